@@ -1,0 +1,67 @@
+# The front door. `make help` prints what stands behind each ##.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# More arguments for pytest (make test ARGS="-k lanes") or tox (make matrix ARGS="-e py311-django52").
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format coverage matrix clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' \
+		| while IFS='|' read -r target text; do printf '  make %-9s %s\n' "$$target" "$$text"; done
+
+install: $(VENV)/.test ## make a virtual environment with the package and what its tests need
+
+demo: $(VENV)/.package ## play the tour and serve the demo shop (TOUR=1: end after the tour)
+	TOUR="$(TOUR)" $(BIN)/python -m demo_site.tour
+
+test: $(VENV)/.test ## run the tests on SQLite, and on PostgreSQL and MariaDB where they answer
+	$(BIN)/python -m tests.run $(ARGS)
+
+check: $(VENV)/.dev ## lint, format, types, layers, missing migrations
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	DATABASE=sqlite-memory $(BIN)/django-admin makemigrations signal_dispatch --check --dry-run \
+		--settings tests.settings --pythonpath .
+
+format: $(VENV)/.dev ## repair what ruff can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+coverage: $(VENV)/.test ## run the tests and list the lines of the package that none of them reached
+	$(BIN)/coverage erase
+	$(BIN)/python -m tests.run --coverage $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+matrix: $(VENV)/.dev ## run the tests on each supported pair of Python and Django that is found
+	$(BIN)/tox run $(ARGS)
+
+clean: ## remove the virtual environment and everything that was built
+	rm -rf $(VENV) .tox .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist *.egg-info .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp per set of requirements: whoever asks for more gets more, nobody installs twice.
+
+$(VENV)/.python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.package: pyproject.toml $(VENV)/.python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml $(VENV)/.python
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.python
+	$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
+	@touch $@

@@ -1,0 +1,26 @@
+"""Run the CRM: ``python -m demo_site.crm --port 8001 --control-port 8002``."""
+
+import argparse
+import threading
+
+from demo_site.crm.handlers import CRM
+
+
+def main() -> None:
+    """Serve until the process is told to end."""
+    parser = argparse.ArgumentParser(prog="demo_site.crm", description=__doc__)
+    parser.add_argument("--port", type=int, default=8001)
+    parser.add_argument("--control-port", type=int, default=8002)
+    arguments = parser.parse_args()
+
+    crm = CRM(arguments.port, arguments.control_port)
+    crm.api.open()
+    crm.control.open()
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        pass
+
+
+if __name__ == "__main__":
+    main()

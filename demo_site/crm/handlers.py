@@ -1,0 +1,107 @@
+"""What the CRM's two ports answer: the API that the shop calls, and the switches beside it."""
+
+import json
+import time
+from dataclasses import asdict
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from demo_site.crm.listening import Port
+from demo_site.crm.records import Behaviour, Mode, Records
+
+
+class CRM:
+    """The records, the behaviour, and the two ports of one CRM."""
+
+    def __init__(self, api_port: int, control_port: int) -> None:
+        self.records = Records()
+        self.behaviour = Behaviour()
+        self.api = Port(api_port, _handler(ApiHandler, self))
+        self.control = Port(control_port, _handler(ControlHandler, self))
+
+    def behave(self, behaviour: Behaviour) -> None:
+        """Change the behaviour; the port obeys before this returns."""
+        self.behaviour = behaviour
+        if behaviour.mode is Mode.DOWN:
+            self.api.close()
+        else:
+            self.api.open()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the behaviour and what is held."""
+        return {**asdict(self.behaviour), **self.records.snapshot()}
+
+
+class _JSONHandler(BaseHTTPRequestHandler):
+    crm: CRM
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
+        """Write nothing: calls are noted in the records."""
+
+    def read(self) -> Any:
+        """Return the body. Raises ``ValueError`` if it is no JSON."""
+        return json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
+    def answer(self, status: int, value: Any) -> None:
+        """Send a status with JSON."""
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class ApiHandler(_JSONHandler):
+    """``PUT /orders/<number>``: store the order and answer with its id."""
+
+    def do_PUT(self) -> None:
+        """Behave as told, and note the call."""
+        behaviour = self.crm.behaviour
+        if behaviour.mode is Mode.SLOW:
+            time.sleep(behaviour.seconds)
+        if self.crm.behaviour.mode is Mode.DOWN:
+            return  # went down meanwhile: the connection ends without an answer
+        if behaviour.mode is Mode.FAIL:
+            status, value = behaviour.status, {"error": "told to fail"}
+        else:
+            status, value = self._store()
+        self.crm.records.note(self.command, self.path, status)
+        self.answer(status, value)
+
+    def _store(self) -> tuple[int, dict[str, Any]]:
+        collection, _, number = urlsplit(self.path).path.strip("/").partition("/")
+        if collection != "orders" or not number:
+            return HTTPStatus.NOT_FOUND, {"error": "orders live under /orders/<number>"}
+        try:
+            fields = self.read()
+        except ValueError:
+            fields = None
+        if not isinstance(fields, dict):
+            return HTTPStatus.BAD_REQUEST, {"error": "the body must be a JSON object"}
+        order, is_new = self.crm.records.store(unquote(number), fields)
+        return HTTPStatus.CREATED if is_new else HTTPStatus.OK, order
+
+
+class ControlHandler(_JSONHandler):
+    """``GET``: everything the CRM holds. ``POST``: change its behaviour."""
+
+    def do_GET(self) -> None:
+        """Answer with the behaviour, the orders and the last calls."""
+        self.answer(HTTPStatus.OK, self.crm.snapshot())
+
+    def do_POST(self) -> None:
+        """Take a behaviour."""
+        try:
+            self.crm.behave(Behaviour.from_json(self.read()))
+        except ValueError as error:
+            self.answer(HTTPStatus.BAD_REQUEST, {"error": str(error)})
+        else:
+            self.answer(HTTPStatus.OK, self.crm.snapshot())
+
+
+def _handler(base: type[_JSONHandler], crm: CRM) -> type[_JSONHandler]:
+    """Return the handler for this CRM: http.server makes handlers itself, from their class."""
+    return type(base.__name__, (base,), {"crm": crm})

@@ -1,0 +1,1 @@
+"""The site that uses signal_dispatch: orders of customers."""

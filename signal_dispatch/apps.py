@@ -1,0 +1,39 @@
+"""Connect what is declared, once all models are loaded. Starts nothing and asks nothing."""
+
+from typing import Any
+
+from django.apps import AppConfig
+from django.core.signals import request_started
+from django.utils.module_loading import autodiscover_modules
+from django.utils.translation import gettext_lazy as _
+
+
+class SignalDispatchConfig(AppConfig):
+    """The app: finds each app's ``dispatches`` module, as the admin finds ``admin``."""
+
+    name = "signal_dispatch"
+    verbose_name = _("Signal dispatch")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Find the dispatches and connect their receivers and checks."""
+        from signal_dispatch import checks
+        from signal_dispatch.receivers import wiring
+        from signal_dispatch.registry import registry
+
+        autodiscover_modules("dispatches")
+        registry.listen(wiring.connect)
+        checks.connect()
+        request_started.connect(
+            _first_request, weak=False, dispatch_uid="signal_dispatch.first_request"
+        )
+
+
+def _first_request(**kwargs: Any) -> None:
+    """Let a process that only reads take over what a dead one left."""
+    from signal_dispatch.backends import backends
+    from signal_dispatch.registry import registry
+
+    request_started.disconnect(dispatch_uid="signal_dispatch.first_request")
+    if len(registry) and not backends.under_test:
+        backends.start()

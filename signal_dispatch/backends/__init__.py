@@ -1,0 +1,145 @@
+"""Who sends after the commit: the backends of this process, by their alias."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+from django.core.signals import setting_changed
+from django.db import connections
+from django.utils.module_loading import import_string
+
+from signal_dispatch.backends.base import BaseBackend, Recorded
+from signal_dispatch.backends.deferred import DeferredBackend
+from signal_dispatch.backends.immediate import InlineBackend
+from signal_dispatch.conf import settings
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.exceptions import InvalidBackend
+
+__all__ = ["BaseBackend", "Recorded", "backends"]
+
+DEFAULT = "default"
+
+
+class Backends:
+    """The configured backends, made when first asked for, one each in a process.
+
+    Under test, deliveries are recorded and nothing is sent until a test mocks an endpoint; then
+    ``released`` counts who asked for it.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[str, BaseBackend] = {}
+        #: How many mocks are active: hooks that run then deliver.
+        self.released = 0
+        #: How many tests asked for the real network: everything is then as in production.
+        self.live = 0
+
+    def __getitem__(self, alias: str) -> BaseBackend:
+        """Return the configured backend. Raises ``InvalidBackend`` with the settings' path."""
+        if alias not in self._made:
+            self._made[alias] = _make(alias)
+        return self._made[alias]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(settings.backends)
+
+    def made(self) -> list[BaseBackend]:
+        """Return the backends that exist in this process."""
+        return list(self._made.values())
+
+    @property
+    def under_test(self) -> bool:
+        """Whether this process runs tests, none of which asked for the real network."""
+        return not self.live and _test_environment()
+
+    @property
+    def wants_hints(self) -> bool:
+        """Whether a commit has to be told to anybody."""
+        return self.released > 0 or not self.under_test
+
+    def alias_for(self, endpoint: str) -> str:
+        """Return which backend an endpoint's settings name; the default for unknown ones."""
+        return endpoints[endpoint].backend if endpoint in endpoints else DEFAULT
+
+    def for_endpoint(self, endpoint: str, using: str = "default") -> BaseBackend:
+        """Return the backend that a new delivery goes to, in a test perhaps another one."""
+        if self.under_test:
+            if not self.released:
+                return self._recording
+            if _inline_only(using):
+                return self._inline
+        return self[self.alias_for(endpoint)]
+
+    def start(self) -> None:
+        """Start the backends that the endpoints name: this process serves requests."""
+        for alias in {endpoints[endpoint].backend for endpoint in endpoints}:
+            self[alias].start()
+
+    def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
+        """Tell each delivery's backend that it is committed."""
+        groups: dict[int, tuple[BaseBackend, list[Recorded]]] = {}
+        for item in recorded:
+            backend = self.for_endpoint(item.delivery.endpoint, using)
+            groups.setdefault(id(backend), (backend, []))[1].append(item)
+        for backend, items in groups.values():
+            backend.committed(items, using, fresh=fresh)
+
+    def forget(self) -> None:
+        """Stop the backends and read the settings again when they are next asked for."""
+        for backend in self.made():
+            backend.stop()
+        self._made.clear()
+
+    @cached_property
+    def _recording(self) -> BaseBackend:
+        return DeferredBackend("under test")
+
+    @cached_property
+    def _inline(self) -> BaseBackend:
+        return InlineBackend("under test")
+
+
+def _make(alias: str) -> BaseBackend:
+    path = f'SIGNAL_DISPATCH_BACKENDS["{alias}"]'
+    try:
+        entry = settings.backends[alias]
+    except KeyError as error:
+        known = ", ".join(settings.backends) or "none"
+        raise InvalidBackend(f"{path} does not exist. Known aliases: {known}.") from error
+    try:
+        backend_class = import_string(entry["BACKEND"])
+    except (KeyError, ImportError) as error:
+        raise InvalidBackend(f'{path}["BACKEND"] names no backend class: {error}.') from error
+    try:
+        backend: BaseBackend = backend_class(alias, **entry.get("OPTIONS", {}))
+    except (TypeError, ValueError) as error:
+        raise InvalidBackend(f'{path}["OPTIONS"] can\'t be used: {error}') from error
+    return backend
+
+
+def _test_environment() -> bool:
+    # setup_test_environment() leaves no public trace. This attribute is what Django itself asks
+    # to find out whether it ran; tests/test_backends.py notices if that changes. The module is
+    # not imported here, because a site that serves requests never loads it.
+    module = sys.modules.get("django.test.utils")
+    return module is not None and hasattr(module._TestState, "saved_data")
+
+
+def _inline_only(using: str) -> bool:
+    """Say whether threads would not see this test's rows, or would be locked out."""
+    connection: Any = connections[using]
+    if connection.vendor == "sqlite" and connection.is_in_memory_db():
+        return True
+    return any(block._from_testcase for block in connection.atomic_blocks)
+
+
+backends = Backends()
+
+
+def _forget_changed(*, setting: str, **kwargs: Any) -> None:
+    if setting == "SIGNAL_DISPATCH_BACKENDS":
+        backends.forget()
+
+
+setting_changed.connect(_forget_changed, dispatch_uid="signal_dispatch.backends")

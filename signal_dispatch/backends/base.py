@@ -1,0 +1,59 @@
+"""What every backend can do: be told of rows, and see to it that they are sent."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from django.core.checks import CheckMessage
+
+from signal_dispatch.claims import Scope
+from signal_dispatch.conf import settings
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.outbox import Lease
+from signal_dispatch.queueing import Recorded
+from signal_dispatch.registry import registry
+
+
+class BaseBackend:
+    """Base of the backends. ``OPTIONS`` of the settings are its keyword arguments."""
+
+    #: Does it want to be told of commits in the process that saves?
+    wants_hints: ClassVar[bool] = True
+    #: Does it send in the process that saves, also what other processes left behind?
+    sends_here: ClassVar[bool] = False
+
+    def __init__(self, alias: str, **options: Any) -> None:
+        if options:
+            raise TypeError(f"{type(self).__name__} takes no option {', '.join(options)}.")
+        self.alias = alias
+
+    def lease(self, using: str) -> Lease | None:
+        """Return the lease that a new row gets; None makes it due at once for anybody."""
+        return None
+
+    def scope(self) -> Scope:
+        """Return which deliveries are this backend's to send."""
+        mine = (a for a in endpoints if endpoints[a].backend == self.alias)
+        return Scope(settings.environment, frozenset(mine), frozenset(registry.names()))
+
+    def remember(self, recorded: Recorded) -> None:
+        """Note a new row before its transaction commits, should the hint get lost."""
+
+    def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
+        """Hear that rows are committed.
+
+        ``fresh`` says that they are as they were written; else the transaction went on after the
+        INSERT, may have rewritten them or taken them back, and they are to be read back.
+        """
+
+    def start(self) -> None:
+        """Be ready to send: this process has served its first request."""
+
+    def drain(self, timeout: float) -> None:
+        """Wait until nothing is in flight or due. Raises ``TimeoutError`` after ``timeout`` seconds."""
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """End all threads within so many seconds, record what is known, hand the rest back."""
+
+    def check(self) -> list[CheckMessage]:
+        """Return messages for ``manage.py check``."""
+        return []

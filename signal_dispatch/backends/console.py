@@ -1,0 +1,58 @@
+"""Print the call instead of making it: for development, as Django's console e-mail backend."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any, ClassVar, TextIO
+
+from signal_dispatch import claims, lanes, outbox
+from signal_dispatch.backends.base import BaseBackend
+from signal_dispatch.conf import settings
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.models import Delivery, State
+from signal_dispatch.outbox import Lease, Settlement
+from signal_dispatch.queueing import Recorded
+
+
+class ConsoleBackend(BaseBackend):
+    """Print each call to ``stream`` (standard output) and mark it delivered. No answer comes."""
+
+    sends_here: ClassVar[bool] = True
+
+    def __init__(self, alias: str, *, stream: TextIO | None = None, **options: Any) -> None:
+        super().__init__(alias, **options)
+        self._stream = stream
+
+    def lease(self, using: str) -> Lease | None:
+        """Return a lease: the committing thread prints it itself."""
+        return Lease(claims.holder(), settings.lease_seconds)
+
+    def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
+        """Print what was committed, and settle it."""
+        lease = Lease(claims.holder(), settings.lease_seconds)
+        mine = [r.delivery.pk for r in recorded if r.delivery.state == State.PENDING]
+        queue = claims.read_back(using, lease.holder, mine)
+        queue += lanes.release(using, {r.delivery.lane for r in recorded if r.delivery.lane}, lease)
+        while queue:
+            delivery = queue.pop(0)
+            self._print(delivery)
+            reason = "Printed by the console backend, not sent."
+            outbox.settle([Settlement(delivery, State.DELIVERED, reason=reason)], using)
+            if delivery.lane:
+                queue += lanes.release(using, [delivery.lane], lease)
+
+    def _print(self, delivery: Delivery) -> None:
+        print(describe(delivery), file=self._stream or sys.stdout, flush=True)  # noqa: T201 - its task
+
+
+def describe(delivery: Delivery) -> str:
+    """Return the call as text: the request line, the stored headers, the payload."""
+    host = endpoints[delivery.endpoint].host if delivery.endpoint in endpoints else "?"
+    lines = [f"{delivery.method} {delivery.path or '/'}  ({delivery.endpoint} at {host})"]
+    lines += [f"{name}: {value}" for name, value in delivery.headers.items()]
+    lines.append(f"Idempotency-Key: {delivery.uid}")
+    if delivery.body:
+        payload = delivery.payload
+        text = repr(payload) if isinstance(payload, bytes) else json.dumps(payload, indent=2)
+        lines += ["", text]
+    return "\n".join([*lines, "-" * 79])

@@ -1,0 +1,20 @@
+"""Rows only: ``manage.py dispatch_worker`` processes send them."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from signal_dispatch import lanes
+from signal_dispatch.backends.base import BaseBackend, Recorded
+from signal_dispatch.models import State
+
+
+class DeferredBackend(BaseBackend):
+    """Leave everything to worker processes."""
+
+    wants_hints: ClassVar[bool] = True
+
+    def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
+        """Look again into the lanes whose head may be settled by now."""
+        waiting = {r.delivery.lane for r in recorded if r.delivery.state == State.WAITING}
+        if waiting:
+            lanes.release(using, waiting, None)

@@ -1,0 +1,69 @@
+"""Send in the thread that commits: for scripts, where nobody waits for a page."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from django.core.checks import CheckMessage, Warning
+from django.conf import settings as django_settings
+
+from signal_dispatch import claims, lanes
+from signal_dispatch.backends.base import BaseBackend, Recorded
+from signal_dispatch.conf import settings
+from signal_dispatch.inline import send_inline
+from signal_dispatch.models import State
+from signal_dispatch.outbox import Lease
+
+
+class ImmediateBackend(BaseBackend):
+    """Send after the outermost commit, before ``save()`` returns.
+
+    An HTTP failure never raises; its retries need a worker or a later commit.
+    """
+
+    sends_here: ClassVar[bool] = True
+    #: How many deliveries that an earlier commit left due are sent along with a commit.
+    due_limit: ClassVar[int] = 10
+
+    def lease(self, using: str) -> Lease | None:
+        """Return a lease: the committing thread sends it itself."""
+        return Lease(claims.holder(), settings.lease_seconds)
+
+    def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
+        """Send what was committed, then what is due since an earlier failure."""
+        lease = Lease(claims.holder(), settings.lease_seconds)
+        leased = [r.delivery for r in recorded if r.leased and r.delivery.state == State.PENDING]
+        if not fresh:
+            leased = claims.read_back(using, lease.holder, [d.pk for d in leased])
+        due = [r.delivery.pk for r in recorded if not r.leased]
+        waiting = {r.delivery.lane for r in recorded if r.delivery.state == State.WAITING}
+        send_inline(leased, using, lease)
+        if due:
+            send_inline(claims.claim_ids(using, lease, due), using, lease)
+        if waiting:
+            send_inline(lanes.release(using, waiting, lease), using, lease)
+        send_inline(claims.claim(using, lease, self.scope(), self.due_limit), using, lease)
+
+    def check(self) -> list[CheckMessage]:
+        """Warn outside of DEBUG: a request would wait for the endpoint."""
+        if django_settings.DEBUG:
+            return []
+        return [
+            Warning(
+                f'SIGNAL_DISPATCH_BACKENDS["{self.alias}"] is the ImmediateBackend: whoever '
+                f"saves waits for the endpoint.",
+                hint="Use signal_dispatch.backends.threads.ThreadsBackend for a site.",
+                id="signal_dispatch.W003",
+            )
+        ]
+
+
+class InlineBackend(BaseBackend):
+    """Send within a test's own transaction, on its own connection. Errors of hooks are raised."""
+
+    sends_here: ClassVar[bool] = True
+
+    def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
+        """Send what the test's commit hooks tell of."""
+        lease = Lease(claims.holder(), settings.lease_seconds)
+        mine = [r.delivery.pk for r in recorded]
+        send_inline(claims.claim_ids(using, lease, mine), using, lease, raising=True)

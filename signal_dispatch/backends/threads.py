@@ -1,0 +1,131 @@
+"""Threads of the process that saves: nothing else has to run."""
+
+import atexit
+import logging
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from django.core.checks import CheckMessage, Warning
+
+from signal_dispatch import claims
+from signal_dispatch.backends.base import BaseBackend
+from signal_dispatch.conf import settings
+from signal_dispatch.outbox import Lease
+from signal_dispatch.queueing import Recorded
+from signal_dispatch.worker import Worker
+
+logger = logging.getLogger("signal_dispatch")
+
+
+class ThreadsBackend(BaseBackend):
+    """Send from threads of this process, and take over what dead processes left.
+
+    ``max_senders``: threads that send at most. ``queue_size``, ``queue_bytes``: what is held in
+    memory at most; beyond it rows stay in the table. ``idle_seconds``: after which a sender ends.
+    ``drain_seconds``: how long the process sends on when it ends. ``sweep_seconds``: the longest
+    sleep while anything is scheduled.
+    """
+
+    sends_here: ClassVar[bool] = True
+
+    def __init__(self, alias: str, *, drain_seconds: float = 5.0, **options: Any) -> None:
+        super().__init__(alias)
+        self._drain_seconds = drain_seconds
+        self._options = options
+        self._made_by = 0
+        self._lock = threading.Lock()
+        self._worker: Worker | None = None
+        Worker(self.scope, **options)  # an unknown option is refused now, not at the first save
+        hook = weakref.WeakMethod(self._after_fork)
+        os.register_at_fork(after_in_child=lambda: _call(hook))
+
+    def lease(self, using: str) -> Lease | None:
+        """Return a lease while there is room and threads can run."""
+        if not threads_can_run():
+            return None
+        worker = self._current()
+        return Lease(claims.holder(), settings.lease_seconds) if worker.has_room else None
+
+    def remember(self, recorded: Recorded) -> None:
+        """Note a lease before its transaction commits."""
+        if recorded.leased:
+            self._current().remember(recorded)
+
+    def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
+        """Hand what is committed to the threads."""
+        if threads_can_run():
+            self._current().committed(recorded, using, fresh=fresh)
+
+    def start(self) -> None:
+        """Start the bookkeeper, so that a site that only reads takes over what others left."""
+        if threads_can_run():
+            self._current().start()
+
+    def drain(self, timeout: float) -> None:
+        """Wait until nothing is in flight or due. Raises ``TimeoutError``, or what a thread met."""
+        self._current().drain(timeout)
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """End the threads of this process; the next delivery starts new ones."""
+        with self._lock:
+            worker, self._worker = self._worker, None
+        if worker is None or self._made_by != os.getpid():
+            return
+        errors = worker.stop(timeout)
+        if errors:
+            raise errors[0]
+
+    def check(self) -> list[CheckMessage]:
+        """Warn where uWSGI runs without threads."""
+        if threads_can_run():
+            return []
+        return [
+            Warning(
+                f'SIGNAL_DISPATCH_BACKENDS["{self.alias}"] needs threads, and uWSGI runs without.',
+                hint="Start uWSGI with --enable-threads, or run 'manage.py dispatch_worker' and "
+                "use signal_dispatch.backends.deferred.DeferredBackend.",
+                id="signal_dispatch.W002",
+            )
+        ]
+
+    def _current(self) -> Worker:
+        # uWSGI forks without Python's hooks, so the pid is looked at each time.
+        if self._made_by != os.getpid():
+            self._after_fork()
+        with self._lock:
+            if self._worker is None:
+                self._worker = Worker(self.scope, **self._options)
+                atexit.register(self._at_exit, self._worker, os.getpid())
+            return self._worker
+
+    def _after_fork(self) -> None:
+        """Begin anew: threads don't survive a fork, and a lock may be held by one that is gone."""
+        self._lock = threading.Lock()
+        self._worker = None
+        self._made_by = os.getpid()
+
+    def _at_exit(self, worker: Worker, pid: int) -> None:
+        if pid == os.getpid():
+            worker.finish(self._drain_seconds)
+
+
+def threads_can_run() -> bool:
+    """Say whether a thread gets time between requests: not under uWSGI without threads."""
+    uwsgi = sys.modules.get("uwsgi")
+    if uwsgi is None:
+        return True
+    options = getattr(uwsgi, "opt", {})
+    return any(options.get(name) or options.get(name.encode()) for name in _THREAD_OPTIONS)
+
+
+_THREAD_OPTIONS = ("enable-threads", "threads")
+
+
+def _call(hook: "weakref.WeakMethod[Any]") -> None:
+    method = hook()
+    if method is not None:
+        method()

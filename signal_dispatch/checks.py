@@ -1,0 +1,5 @@
+"""System checks."""
+
+
+def connect() -> None:
+    """Placeholder until the checks module lands."""

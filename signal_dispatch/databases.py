@@ -1,0 +1,133 @@
+"""What differs from one database to the next: the clock in SQL, and how a transaction begins."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import NotSupportedError, connections, router, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import DateTimeField, Expression, FloatField, Func, Model
+
+
+def now_sql(connection: BaseDatabaseWrapper, seconds: float = 0.0) -> str:
+    """Write "this moment, plus so many seconds" in SQL, by the database's own clock.
+
+    PostgreSQL's ``now()`` is the start of the transaction, so a lease would begin in the past;
+    ``CURRENT_TIMESTAMP`` of MariaDB and MySQL is in the session's time zone (Django #31638).
+    Percent signs are doubled: the statement is always executed with parameters.
+    """
+    match connection.vendor:
+        case "postgresql":
+            return f"(statement_timestamp() + interval '{seconds:.6f} seconds')"
+        case "mysql":
+            return f"(UTC_TIMESTAMP(6) + INTERVAL {round(seconds * 1e6)} MICROSECOND)"
+        case "sqlite":
+            return f"strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', '{seconds:+.3f} seconds')"
+    raise NotSupportedError(
+        f"signal_dispatch keeps its outbox on PostgreSQL, MariaDB, MySQL and SQLite, "
+        f"not on {connection.vendor!r} (alias {connection.alias!r})."
+    )
+
+
+class DatabaseNow(Expression):
+    """This moment by the database's clock, plus so many seconds."""
+
+    output_field = DateTimeField()
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+        """Return the SQL and its (no) parameters."""
+        return now_sql(connection, self.seconds), []
+
+
+class SecondsFromNow(Func):
+    """The seconds from this moment until the time in a column, negative when it is past."""
+
+    output_field = FloatField()
+
+    def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        """Return the SQL of PostgreSQL."""
+        template = "EXTRACT(EPOCH FROM (%(expressions)s - statement_timestamp()))"
+        return self.as_sql(compiler, connection, template=template)
+
+    def as_mysql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        """Return the SQL of MariaDB and MySQL."""
+        template = "(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), %(expressions)s) / 1000000)"
+        return self.as_sql(compiler, connection, template=template)
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        """Return the SQL of SQLite."""
+        template = "((julianday(%(expressions)s) - julianday('now')) * 86400.0)"
+        return self.as_sql(compiler, connection, template=template)
+
+
+@contextmanager
+def own_transaction(using: str) -> Iterator[None]:
+    """Open a transaction of the package's own, or a savepoint inside of one that is open.
+
+    On SQLite it begins IMMEDIATE whatever the settings say: one that reads first and then writes
+    fails at once with "database is locked" when another connection wrote in between, and no
+    timeout helps (Django forum 26994).
+    """
+    connection = connections[using]
+    atomic = transaction.atomic(using=using)
+    if connection.vendor != "sqlite" or connection.in_atomic_block:
+        with atomic:
+            yield
+        return
+    with _beginning_immediate(connection):
+        atomic.__enter__()
+    try:
+        yield
+    except BaseException as error:
+        if not atomic.__exit__(type(error), error, error.__traceback__):
+            raise
+    else:
+        atomic.__exit__(None, None, None)
+
+
+@contextmanager
+def joined_transaction(using: str) -> Iterator[bool]:
+    """Make sure that a transaction is open, and tell whether it is the package's own.
+
+    Inside of somebody's transaction, or where autocommit is off, nothing is opened.
+    """
+    connection = connections[using]
+    if connection.in_atomic_block or not connection.get_autocommit():
+        yield False
+        return
+    with own_transaction(using):
+        yield True
+
+
+@contextmanager
+def _beginning_immediate(connection: Any) -> Iterator[None]:
+    # The mode is read anew at each BEGIN from this (undocumented) attribute of the SQLite
+    # connection; tests/test_databases.py notices if Django stops doing so.
+    connection.ensure_connection()
+    configured = connection.transaction_mode
+    if configured != "EXCLUSIVE":
+        connection.transaction_mode = "IMMEDIATE"
+    try:
+        yield
+    finally:
+        connection.transaction_mode = configured
+
+
+def outbox_aliases(model: type[Model]) -> list[str]:
+    """List the database aliases whose routers let the outbox table stand there."""
+    return [alias for alias in connections if router.allow_migrate_model(alias, model)]
+
+
+def row_lock(using: str) -> dict[str, Any] | None:
+    """Return the arguments of ``select_for_update`` for an object's row; None on SQLite.
+
+    PostgreSQL's plain ``FOR UPDATE`` would block inserts of rows that refer to the object.
+    """
+    features = connections[using].features
+    if not features.has_select_for_update:
+        return None
+    return {"no_key": True} if features.has_select_for_no_key_update else {}

@@ -1,0 +1,256 @@
+"""Make one attempt of a delivery: prepare, call, judge the answer, process it."""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from django.utils import timezone
+
+from signal_dispatch import outbox, remote_ids, sender, signals, suppression
+from signal_dispatch.declarations import ModelDispatch
+from signal_dispatch.drafts import uses_remote_id
+from signal_dispatch.endpoints import Endpoint, endpoints
+from signal_dispatch.exceptions import LeaseLost, SendError
+from signal_dispatch.models import Attempt, Delivery, State
+from signal_dispatch.outbox import Settlement
+from signal_dispatch.outcomes import (
+    Outcome,
+    OutcomeKind,
+    Response,
+    outcome_of,
+    outcome_of_error,
+)
+from signal_dispatch.registry import registry
+from signal_dispatch.remote_ids import RemoteIdMissing
+
+logger = logging.getLogger("signal_dispatch")
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One delivery in hand. ``raising``: errors of hooks are the caller's, as in tests."""
+
+    delivery: Delivery
+    using: str
+    dispatch: ModelDispatch[Any]
+    endpoint: Endpoint
+    raising: bool
+
+    def hook(self, work: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            delivery = self.delivery
+            with suppression.running_hook(
+                self.dispatch.name, delivery.model, delivery.object_pk, delivery.hops
+            ):
+                work()
+
+        return run
+
+    def wait_before(self, attempt: int) -> float | None:
+        policy = self.dispatch.retry or self.endpoint.retry
+        return policy.delay_before(attempt)
+
+
+def deliver(
+    delivery: Delivery,
+    using: str,
+    sessions: sender.SessionCache,
+    *,
+    sender_name: str,
+    raising: bool = False,
+) -> Settlement:
+    """Make one attempt, and return what it led to.
+
+    The settlement is ``recorded`` already where a hook ran in one transaction with it; else it is
+    for the caller to write. Raises ``LeaseLost`` where somebody else has the delivery by now.
+    """
+    dispatch = registry.find(delivery.dispatch, delivery.model)
+    if dispatch is None:
+        raise LeaseLost(f"Nothing here is registered as {delivery.dispatch} for {delivery.model}.")
+    case = _Case(delivery, using, dispatch, endpoints[delivery.endpoint], raising)
+    settled = remote_ids.prepare(dispatch, delivery, using)
+    if settled is not None:
+        return _failed(case, settled) if settled.state == State.FAILED else settled
+    kept = outbox.kept_answer(delivery, using) if delivery.handler_tries else None
+    if kept is not None:
+        return _judge(case, _stored_response(kept), None)
+    return _call(case, sessions, sender_name)
+
+
+def _call(case: _Case, sessions: sender.SessionCache, sender_name: str) -> Settlement:
+    delivery = case.delivery
+    attempt = Attempt(
+        delivery=delivery,
+        number=delivery.attempts + 1,
+        started_at=timezone.now(),
+        sender=sender_name,
+    )
+    began = monotonic()
+    try:
+        response = sender.send(call_for(delivery), case.endpoint, sessions.get(case.endpoint))
+    except SendError as error:
+        attempt.duration_ms = _milliseconds_since(began)
+        return _concluded(case, outcome_of_error(error), attempt)
+    attempt.duration_ms = _milliseconds_since(began)
+    attempt.status_code = response.status_code
+    attempt.response_headers = {k: _storable(v) for k, v in response.headers.items()}
+    attempt.response_body = response.content
+    attempt.truncated = response.truncated
+    return _judge(case, response, attempt)
+
+
+def call_for(delivery: Delivery) -> sender.Call:
+    """Return the call that a delivery makes, with what its endpoint adds."""
+    return sender.build_call(
+        endpoints[delivery.endpoint],
+        method=delivery.method,
+        path=delivery.path,
+        headers=delivery.headers,
+        body=bytes(delivery.body),
+        uid=str(delivery.uid),
+    )
+
+
+def _judge(case: _Case, response: Response, attempt: Attempt | None) -> Settlement:
+    """Turn an answer into a settlement; ``attempt`` is None for one that was kept."""
+    try:
+        asked = case.dispatch.get_outcome(case.delivery, response)
+    except Exception as error:
+        return _hook_failed(case, "get_outcome", error, attempt)
+    outcome = asked or outcome_of(response, timezone.now())
+    if outcome.kind != OutcomeKind.DELIVERED:
+        return _concluded(case, outcome, attempt)
+    if attempt is not None:
+        attempt.outcome = OutcomeKind.DELIVERED
+    return _delivered(case, response, attempt)
+
+
+def _delivered(case: _Case, response: Response, attempt: Attempt | None) -> Settlement:
+    dispatch, delivery = case.dispatch, case.delivery
+    settlement = Settlement(delivery, State.DELIVERED, attempt)
+    handles = dispatch.overrides("handle_response")
+    if not handles and not uses_remote_id(dispatch):
+        return settlement
+    if response.truncated:
+        settlement.state, settlement.error_class = State.FAILED, "too_large"
+        settlement.reason = (
+            f"The answer is longer than {case.endpoint.max_response_bytes} bytes "
+            f"(MAX_RESPONSE_BYTES), and it is needed whole. The call is not made again."
+        )
+        return _failed(case, settlement)
+
+    def work() -> None:
+        remote_ids.keep(dispatch, delivery, response, case.using)
+        dispatch.handle_response(delivery, response)
+
+    try:
+        outbox.settle_with(settlement, case.using, case.hook(work))
+    except LeaseLost:
+        raise
+    except RemoteIdMissing as error:
+        settlement.state, settlement.error_class = State.FAILED, "handler"
+        settlement.reason = str(error)
+        return _failed(case, settlement)
+    except Exception as error:
+        return _hook_failed(case, "handle_response", error, attempt)
+    settlement.recorded = True
+    return settlement
+
+
+def _hook_failed(
+    case: _Case, hook: str, error: Exception, attempt: Attempt | None
+) -> Settlement:
+    """Keep the answer and try the hook again later; the call is never made again."""
+    if case.raising:
+        raise error
+    delivery = case.delivery
+    reason = f"{case.dispatch.name}: {hook}() raised {type(error).__name__}: {_storable(error)}"
+    logger.error(
+        "%s The answer is kept.", reason, exc_info=error, extra={"action": "handler_failed"}
+    )
+    if attempt is not None:
+        attempt.outcome = attempt.outcome or OutcomeKind.RETRY
+        attempt.error_class, attempt.error = "handler", reason
+    settlement = Settlement(
+        delivery, State.PENDING, attempt, error_class="handler", reason=reason, handler_tried=True
+    )
+    # One try is behind: the next one is the second.
+    delay = case.wait_before(delivery.handler_tries + 2)
+    if delay is None:
+        settlement.state = State.FAILED
+        return _failed(case, settlement)
+    settlement.delay = delay
+    return settlement
+
+
+def _concluded(case: _Case, outcome: Outcome, attempt: Attempt | None) -> Settlement:
+    """Retry or give up, as the outcome and the policy say."""
+    delivery = case.delivery
+    made = delivery.attempts
+    if attempt is not None:
+        made += 1
+        attempt.outcome, attempt.error_class = outcome.kind, outcome.error_class
+        attempt.error = outcome.reason
+    settlement = Settlement(
+        delivery, State.FAILED, attempt, error_class=outcome.error_class, reason=outcome.reason
+    )
+    delay = case.wait_before(made + 1)
+    if outcome.kind == OutcomeKind.REJECTED or delay is None:
+        return _failed(case, settlement)
+    settlement.state, settlement.delay = State.PENDING, max(delay, outcome.after or 0.0)
+    return settlement
+
+
+def _failed(case: _Case, settlement: Settlement) -> Settlement:
+    """Call ``handle_failure`` in one transaction with the mark FAILED, where there is one."""
+    if not case.dispatch.overrides("handle_failure"):
+        return settlement
+
+    def work() -> None:
+        case.dispatch.handle_failure(case.delivery, settlement.attempt)
+
+    try:
+        outbox.settle_with(settlement, case.using, case.hook(work))
+    except LeaseLost:
+        raise
+    except Exception as error:
+        if case.raising:
+            raise
+        logger.exception("%s: handle_failure() raised.", case.dispatch.name)
+        settlement.reason += f" Then handle_failure() raised {type(error).__name__}: {error}"
+        return settlement
+    settlement.recorded = True
+    return settlement
+
+
+def tell(settlements: Iterable[Settlement], using: str) -> None:
+    """Tell the signals' receivers what is recorded now, and let the deliveries show it."""
+    for settlement in settlements:
+        delivery, attempt = settlement.delivery, settlement.attempt
+        settlement.apply()
+        if attempt is not None:
+            signals.attempt_finished.send_robust(
+                sender=Delivery, delivery=delivery, attempt=attempt, using=using
+            )
+        if settlement.finished:
+            signals.delivery_finished.send_robust(sender=Delivery, delivery=delivery, using=using)
+
+
+def _stored_response(kept: Attempt) -> Response:
+    return Response.from_stored(
+        kept.status_code or 0,
+        kept.response_headers,
+        bytes(kept.response_body),
+        truncated=kept.truncated,
+    )
+
+
+def _storable(value: object) -> str:
+    # PostgreSQL takes no NUL in text.
+    return str(value).replace("\x00", "\ufffd")
+
+
+def _milliseconds_since(began: float) -> int:
+    return round((monotonic() - began) * 1000)

@@ -1,0 +1,51 @@
+"""What can go wrong: one base that is never raised itself, leaves that say one thing each."""
+
+from django.core.exceptions import ImproperlyConfigured
+
+
+class SignalDispatchError(Exception):
+    """Base of every error of this package."""
+
+
+class InvalidSettings(SignalDispatchError, ImproperlyConfigured):
+    """A ``SIGNAL_DISPATCH_*`` setting can't be used; the message begins with its path."""
+
+
+class InvalidEndpoint(InvalidSettings):
+    """An entry of ``SIGNAL_DISPATCH_ENDPOINTS`` can't be used."""
+
+
+class UnknownEndpoint(InvalidEndpoint):
+    """No entry of ``SIGNAL_DISPATCH_ENDPOINTS`` has this alias."""
+
+
+class InvalidBackend(InvalidSettings):
+    """An entry of ``SIGNAL_DISPATCH_BACKENDS`` can't be used."""
+
+
+class InvalidDispatch(SignalDispatchError, ImproperlyConfigured):
+    """A dispatch can't be registered as it is declared."""
+
+
+class PayloadError(SignalDispatchError, ValueError):
+    """The payload of a delivery can't be built or encoded; the message names the field."""
+
+
+class PathError(SignalDispatchError, ValueError):
+    """The path of a delivery can't be built safely; the message names the value."""
+
+
+class SendError(SignalDispatchError):
+    """No answer came; ``error_class`` says in one word why (``timeout``, ``connect``, ...)."""
+
+    def __init__(self, error_class: str, message: str) -> None:
+        super().__init__(message)
+        self.error_class = error_class
+
+
+class LeaseLost(SignalDispatchError):
+    """Another process holds this delivery now; nothing may be written for it any more."""
+
+
+class EndpointNotMocked(SignalDispatchError, AssertionError):
+    """A test would have called a real endpoint; the message says how to mock it."""

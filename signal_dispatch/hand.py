@@ -1,0 +1,85 @@
+"""What the threads of one process share: the jobs in hand, behind one lock."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Condition, Lock
+from time import monotonic
+
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.outbox import Settlement
+from signal_dispatch.queueing import Job, Queue
+
+#: Answers that may be unrecorded at once: after a crash these calls are made again.
+MAX_UNRECORDED = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A job that was tried, what it led to, and since when that waits to be recorded."""
+
+    job: Job
+    settlement: Settlement
+    since: float = field(default_factory=monotonic)
+
+
+class Hand:
+    """The jobs of one process, from the INSERT that leased them to the record of their outcome.
+
+    Whoever reads or writes an attribute holds ``lock``. Times are ``monotonic()`` stamps.
+    """
+
+    def __init__(self, queue_size: int, queue_bytes: int) -> None:
+        self.lock = Lock()
+        #: Senders wait here for a job, the bookkeeper for work, whoever drains for an empty hand.
+        self.ready = Condition(self.lock)
+        self.work = Condition(self.lock)
+        self.calm = Condition(self.lock)
+
+        self.queue = Queue(queue_size, queue_bytes, _concurrency_of)
+        #: Leased at the INSERT, not heard of since: alias and id, and when the lease began.
+        self.watched: dict[tuple[str, int], float] = {}
+        #: Committed, but perhaps not as they were written.
+        self.to_read: dict[tuple[str, int], float] = {}
+        #: Lanes that may have become free: alias and lane.
+        self.to_look: set[tuple[str, str]] = set()
+        #: Jobs whose lease is too old to begin an attempt.
+        self.stale: list[Job] = []
+        self.settled: list[Settled] = []
+        #: How many of the settled ones the bookkeeper is writing just now.
+        self.recording = 0
+        #: What hooks under test and broken code raised in threads.
+        self.errors: list[BaseException] = []
+        self.stopping = False
+
+    @property
+    def unrecorded(self) -> int:
+        """Count the answers that came and are not in the database yet."""
+        return len(self.settled) + self.recording
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a new delivery had better be left in the table."""
+        known = len(self.queue) + len(self.watched) + len(self.to_read)
+        return known >= self.queue.limit or not self.queue.room
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is in flight, and nothing known that would be."""
+        return not (
+            len(self.queue)
+            or self.queue.in_flight
+            or self.unrecorded
+            or self.to_read
+            or self.to_look
+            or self.stale
+        )
+
+    def held(self) -> list[Job]:
+        """Return every job whose lease has to be kept."""
+        return [*self.queue.held(), *self.stale, *(s.job for s in self.settled)]
+
+
+def _concurrency_of(endpoint: str) -> int:
+    return endpoints[endpoint].max_concurrency if endpoint in endpoints else 1
+
+

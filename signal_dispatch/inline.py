@@ -1,0 +1,55 @@
+"""Send deliveries one after the other in the calling thread, on its own connection."""
+
+from collections import deque
+from collections.abc import Iterable
+
+from signal_dispatch import claims, lanes, outbox
+from signal_dispatch.delivering import deliver, tell
+from signal_dispatch.exceptions import LeaseLost
+from signal_dispatch.models import Delivery
+from signal_dispatch.outbox import Lease, Settlement
+from signal_dispatch.sender import SessionCache
+
+
+def send_inline(
+    deliveries: Iterable[Delivery], using: str, lease: Lease, *, raising: bool = False
+) -> list[Settlement]:
+    """Make one attempt of each delivery, and of those that become free behind them.
+
+    ``raising``: errors of the site's own hooks reach the caller. Returns what was settled.
+    """
+    queue, settled = deque(deliveries), []
+    sessions = SessionCache()
+    try:
+        while queue:
+            settlement = _send_one(queue.popleft(), using, lease, sessions, raising=raising)
+            if settlement is None:
+                continue
+            settled.append(settlement)
+            lane = settlement.delivery.lane
+            if settlement.finished and lane:
+                queue.extend(lanes.release(using, [lane], lease))
+    finally:
+        sessions.close()
+        if queue:
+            claims.hand_back(using, lease.holder, [d.pk for d in queue])
+    return settled
+
+
+def _send_one(
+    delivery: Delivery, using: str, lease: Lease, sessions: SessionCache, *, raising: bool
+) -> Settlement | None:
+    # Those before it may have taken longer than the lease.
+    if delivery.pk not in claims.renew(using, lease, [delivery]):
+        return None
+    try:
+        settlement = deliver(delivery, using, sessions, sender_name=lease.holder, raising=raising)
+    except LeaseLost:
+        return None
+    except BaseException:
+        claims.hand_back(using, lease.holder, [delivery.pk])
+        raise
+    if not settlement.recorded and not outbox.settle([settlement], using):
+        return None
+    tell([settlement], using)
+    return settlement

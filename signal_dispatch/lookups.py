@@ -1,0 +1,236 @@
+"""Look-ups: find the value that a name such as ``customer__email`` stands for.
+
+The checks and the way of a call read models here alike, so what a check lets pass can be built.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
+from difflib import get_close_matches
+from inspect import isclass
+from reprlib import repr as shortened
+from typing import Any, TypeAlias
+
+from django.core import exceptions
+from django.core.exceptions import FieldDoesNotExist, ObjectDoesNotExist, ValidationError
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.models import (
+    CompositePrimaryKey,
+    DateTimeField,
+    DecimalField,
+    Field,
+    FileField,
+    ForeignKey,
+    ForeignObjectRel,
+    Model,
+)
+from django.db.models.constants import LOOKUP_SEP
+from django.utils.timezone import get_default_timezone, is_naive, make_aware
+
+from signal_dispatch.exceptions import PayloadError
+
+AnyField: TypeAlias = "Field[Any, Any]"
+
+#: Django 6.1 lets a query forbid later fetches; before it nothing is ever blocked.
+_BLOCKED: tuple[type[Exception], ...] = (
+    (exceptions.FieldFetchBlocked,) if hasattr(exceptions, "FieldFetchBlocked") else ()
+)
+
+
+def resolve(instance: Model, lookup: str) -> Any:
+    """Follow a look-up through relations and attributes to a value, in its stored form.
+
+    ``None`` on the way gives ``None``. At the end a foreign key gives what its column holds, a
+    many-to-many relation the list of pks in their order. A field that was not loaded, may not be
+    fetched, or holds an expression is read from the instance's database.
+    Raises ``PayloadError`` where a related object is missing, a name leads nowhere, or a field
+    can't hold its value.
+    """
+    holder: Any = instance
+    *way, last = lookup.split(LOOKUP_SEP)
+    try:
+        for name in way:
+            holder = _related(holder, name)
+            if holder is None:
+                return None
+        return _value(holder, last)
+    except (ObjectDoesNotExist, AttributeError, ValueError) as error:
+        raise PayloadError(f"'{lookup}' of {instance._meta.label} has no value: {error}") from error
+
+
+def normalise(field: AnyField, value: Any, *, using: str = DEFAULT_DB_ALIAS) -> Any:
+    """Turn a value that was set on an instance into what the database will give back.
+
+    ``"5"`` in an integer field is 5; a Decimal has the field's places; a file is its name; a time
+    is aware, in the connection's zone. ``None`` and expressions are returned as they are.
+    Raises ``PayloadError`` for a value that the field can't hold.
+    """
+    if value is None or hasattr(value, "resolve_expression"):
+        return value
+    try:
+        return _stored(field, value, using)
+    except ValidationError as error:
+        reason = " ".join(error.messages)
+    except ArithmeticError:  # decimal's say nothing that a person can read
+        reason = "it is too large."
+    except (AttributeError, TypeError, ValueError) as error:
+        reason = str(error)
+    raise PayloadError(f"{field} can't hold {shortened(value)}: {reason}")
+
+
+def find(model: type[Model], lookup: str) -> "AnyField | None":
+    """Find the field at the end of a look-up; ``None`` where something else stands there."""
+    *way, last = lookup.split(LOOKUP_SEP)
+    for name in way:
+        relation = _relation(model, name)
+        if relation is None or not _is_model(relation.related_model):
+            return None
+        model = relation.related_model
+    field = _relation(model, last)
+    return None if isinstance(field, ForeignObjectRel) else field
+
+
+def problem_with(model: type[Model], lookup: str) -> str | None:
+    """Say in one sentence what is wrong with a look-up, ``None`` if nothing is.
+
+    Properties and other attributes of a class are fine; what follows them only the values know.
+    """
+    *way, last = lookup.split(LOOKUP_SEP)
+    for name in way:
+        relation = _relation(model, name)
+        if relation is None:
+            return _problem_with_attribute(model, name)
+        if problem := _problem_on_the_way(model, name, relation):
+            return problem
+        if not _is_model(relation.related_model):  # a generic relation, or a missing app
+            return None
+        model = relation.related_model
+    return _problem_at_the_end(model, last)
+
+
+def _related(holder: Any, name: str) -> Any:
+    """Take one step to a related object; ``None`` where there is none."""
+    try:
+        return _read(holder, name)
+    except ObjectDoesNotExist:
+        relation = _relation(type(holder), name) if isinstance(holder, Model) else None
+        if isinstance(relation, ForeignObjectRel):  # one-to-one, from the side without a column
+            return None
+        raise
+
+
+def _value(holder: Any, name: str) -> Any:
+    field = _relation(type(holder), name) if isinstance(holder, Model) else None
+    if field is None or (isinstance(field, ForeignObjectRel) and not field.many_to_many):
+        return _related(holder, name)
+    using = holder._state.db or DEFAULT_DB_ALIAS
+    if field.many_to_many:
+        return _pks(_read(holder, name), using)
+    if not (field.concrete or isinstance(field, CompositePrimaryKey)):
+        return _read(holder, name)
+    value = _read(holder, field.attname)
+    if hasattr(value, "resolve_expression"):
+        value = getattr(_reloaded(holder), field.attname)
+    return normalise(field, value, using=using)
+
+
+def _read(holder: Any, name: str) -> Any:
+    try:
+        return getattr(holder, name)
+    except _BLOCKED:  # pragma: no cover - only Django 6.1 and later have it
+        return getattr(_reloaded(holder), name)
+
+
+def _reloaded(instance: Model) -> Model:
+    """Load the instance anew, on the connection that wrote it and without what it forbids."""
+    return type(instance)._base_manager.using(instance._state.db).get(pk=instance.pk)
+
+
+def _pks(manager: Any, using: str) -> list[Any]:
+    return list(manager.using(using).order_by("pk").values_list("pk", flat=True))
+
+
+def _stored(field: Any, value: Any, using: str) -> Any:
+    if isinstance(field, ForeignKey):
+        target = field.target_field
+        key = getattr(value, target.attname) if isinstance(value, Model) else value
+        return normalise(target, key, using=using)
+    if isinstance(field, CompositePrimaryKey):
+        parts: Iterable[Any] = field.fields
+        return tuple(normalise(f, v, using=using) for f, v in zip(parts, value, strict=True))
+    if isinstance(field, FileField):
+        return str(value)
+    stored = field.to_python(value)
+    if isinstance(field, DecimalField) and field.decimal_places is not None:
+        return _with_places(stored, field, using)
+    if isinstance(field, DateTimeField):
+        return _in_zone(stored, using)
+    return stored
+
+
+def _with_places(value: Decimal, field: Any, using: str) -> Decimal:
+    """Round as the database will: SQLite keeps all digits, and Django rounds what it reads."""
+    sqlite = connections[using].vendor == "sqlite"
+    rounding = ROUND_HALF_EVEN if sqlite else ROUND_HALF_UP
+    step = Decimal(1).scaleb(-field.decimal_places)
+    return value.quantize(step, rounding=rounding, context=field.context)
+
+
+def _in_zone(value: datetime, using: str) -> datetime:
+    zone = connections[using].timezone
+    if zone is None:  # USE_TZ is off
+        return value
+    aware = make_aware(value, get_default_timezone()) if is_naive(value) else value
+    return aware.astimezone(zone)
+
+
+def _relation(model: type[Model], name: str) -> Any:
+    """Find the field, or the relation from another model, that is an attribute of this name."""
+    if name == "pk":
+        return model._meta.pk
+    try:
+        field = model._meta.get_field(name)
+    except FieldDoesNotExist:
+        field = None
+    if field is not None and not isinstance(field, ForeignObjectRel):
+        return field
+    # get_field() knows a relation from elsewhere by its query name: 'order', not 'order_set'.
+    relations: Iterable[ForeignObjectRel] = model._meta.related_objects
+    return next((r for r in relations if r.get_accessor_name() == name), None)
+
+
+def _is_model(related: Any) -> bool:
+    return isclass(related) and issubclass(related, Model)
+
+
+def _problem_on_the_way(model: type[Model], name: str, field: Any) -> str | None:
+    if field.one_to_many or field.many_to_many:
+        return f"'{name}' of {model._meta.label} leads to many objects, so nothing can follow it."
+    if not field.is_relation:
+        return f"'{name}' of {model._meta.label} is no relation, so nothing can follow it."
+    if not isinstance(field, ForeignObjectRel) and name != field.name:
+        return f"'{name}' of {model._meta.label} is a key; write '{field.name}' to follow it."
+    return None
+
+
+def _problem_at_the_end(model: type[Model], name: str) -> str | None:
+    field = _relation(model, name)
+    if field is None:
+        return _problem_with_attribute(model, name)
+    if field.one_to_many:
+        return (
+            f"'{name}' of {model._meta.label} leads to many objects; add what you need of them "
+            "in get_payload()."
+        )
+    return None
+
+
+def _problem_with_attribute(model: type[Model], name: str) -> str | None:
+    if not hasattr(model, name):
+        public = [other for other in dir(model) if not other.startswith("_")]
+        close = get_close_matches(name, public, n=1)
+        hint = f" Did you mean '{close[0]}'?" if close else ""
+        return f"'{name}' is no field, relation or property of {model._meta.label}.{hint}"
+    if callable(getattr(model, name)):
+        return f"'{name}' of {model._meta.label} has to be called; make it a property."
+    return None

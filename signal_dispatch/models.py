@@ -1,0 +1,216 @@
+"""The outbox: the calls that must be made, the tries, and the ids the remotes gave out."""
+
+import json
+import uuid
+from collections.abc import Iterable
+from typing import Any, Self
+
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from signal_dispatch import payloads
+
+
+class ObjectKeyField(models.CharField):
+    """Any primary key, kept as JSON text and read as the value, composite keys too."""
+
+    def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
+        """Return the key as ``filter(pk=...)`` takes it."""
+        return None if value is None else key_from_text(value)
+
+    def get_prep_value(self, value: Any) -> str | None:
+        """Return the key as JSON text."""
+        return None if value is None else key_as_text(value)
+
+    def value_to_string(self, obj: models.Model) -> str:
+        """Return the text that fixtures hold."""
+        return key_as_text(self.value_from_object(obj))
+
+def key_as_text(pk: Any) -> str:
+    """Write a primary key as JSON text: the same key always gives the same text."""
+    return json.dumps(pk, cls=DjangoJSONEncoder, separators=(",", ":"))
+
+
+def key_from_text(text: str) -> Any:
+    """Read a primary key from JSON text, as ``filter(pk=...)`` takes it."""
+    key = json.loads(text)
+    return tuple(key) if isinstance(key, list) else key
+
+
+def plain_key(pk: Any) -> Any:
+    """Return the key as it comes back from the outbox: a UUID is a string there."""
+    return pk if isinstance(pk, int | str) else key_from_text(key_as_text(pk))
+
+
+class State(models.TextChoices):
+    """Where a delivery is. A retry is PENDING with a later ``available_at``."""
+
+    # Due, leased or scheduled: ``available_at`` says which.
+    PENDING = "pending", _("pending")
+    # Behind an earlier delivery of its lane; whoever settles that one moves it to PENDING.
+    WAITING = "waiting", _("waiting")
+    # The remote took it, and the answer is processed.
+    DELIVERED = "delivered", _("delivered")
+    # Given up: rejected, out of attempts, or it could not be built. ``reason`` says why.
+    FAILED = "failed", _("failed")
+    # By a person, or there was nothing left to call for.
+    CANCELLED = "cancelled", _("cancelled")
+
+
+#: States of deliveries that still keep their lane busy.
+UNFINISHED = (State.PENDING, State.WAITING)
+
+
+class DeliveryQuerySet(models.QuerySet["Delivery"]):
+    """Deliveries by where they are."""
+
+    def unfinished(self) -> Self:
+        """Keep those that still have to be made."""
+        return self.filter(state__in=UNFINISHED)
+
+    def held(self, holder: str, ids: Iterable[int]) -> Self:
+        """Keep those of the given ids whose lease the holder has."""
+        return self.filter(pk__in=list(ids), held_by=holder, state=State.PENDING)
+
+
+class Delivery(models.Model):
+    """One call that must be made."""
+
+    State = State
+
+    id = models.BigAutoField(primary_key=True)
+    uid = models.UUIDField(_("uid"), default=uuid.uuid4, editable=False)
+    environment = models.CharField(_("environment"), max_length=64, blank=True, default="")
+    dispatch = models.CharField(_("dispatch"), max_length=150)
+    endpoint = models.CharField(_("endpoint"), max_length=150)
+    event = models.CharField(_("event"), max_length=100)
+    model = models.CharField(_("model"), max_length=150)
+    object_pk = ObjectKeyField(_("object"), max_length=255)
+    lane = models.CharField(_("lane"), max_length=32, blank=True, default="")
+    hops = models.PositiveSmallIntegerField(_("hops"), default=0)
+
+    method = models.CharField(_("method"), max_length=16, blank=True, default="")
+    path = models.TextField(_("path"), blank=True, default="")
+    headers = models.JSONField(_("headers"), default=dict, blank=True)
+    body = models.BinaryField(_("body"), default=b"")
+
+    state = models.CharField(
+        _("state"), max_length=16, choices=State.choices, default=State.PENDING
+    )
+    # Schedule and lease in one: from this moment any process may take the row.
+    available_at = models.DateTimeField(_("available at"), null=True, blank=True)
+    held_by = models.CharField(_("held by"), max_length=150, blank=True, default="")
+    # Fencing token, raised by each claim; every settling write names it.
+    epoch = models.PositiveIntegerField(_("epoch"), default=0)
+    attempts = models.PositiveIntegerField(_("attempts"), default=0)
+    handler_tries = models.PositiveIntegerField(_("handler tries"), default=0)
+    trace = models.CharField(_("trace"), max_length=255, blank=True, default="")
+    created_at = models.DateTimeField(_("created at"))
+    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
+    replaced_by = models.ForeignKey(
+        "self",
+        verbose_name=_("replaced by"),
+        # The outbox is pruned in bulk; a dangling number is harmless there.
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        null=True,
+        blank=True,
+        related_name="+",
+    )
+    last_status = models.PositiveSmallIntegerField(_("last status"), null=True, blank=True)
+    last_duration_ms = models.PositiveIntegerField(_("last duration"), null=True, blank=True)
+    error_class = models.CharField(_("error class"), max_length=32, blank=True, default="")
+    reason = models.CharField(_("reason"), max_length=500, blank=True, default="")
+
+    objects = DeliveryQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("delivery")
+        verbose_name_plural = _("deliveries")
+        indexes = [
+            # The claim orders by exactly this index: with any other order MariaDB sorts, and
+            # locks every row it looked at.
+            models.Index(
+                fields=["environment", "available_at", "id"], name="signal_dispatch_claim"
+            ),
+            # Is the lane busy, and who is first in it?
+            models.Index(fields=["state", "lane", "id"], name="signal_dispatch_lane"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.pk}: {self.dispatch} {self.event} {self.model} {self.object_pk}"
+
+    @property
+    def payload(self) -> Any:
+        """The decoded body: JSON and forms as Python values, anything else as bytes."""
+        content_type = {k.lower(): v for k, v in self.headers.items()}.get("content-type", "")
+        return payloads.decode(bytes(self.body), content_type)
+
+    @property
+    def is_latest(self) -> bool:
+        """Whether no later delivery of its lane exists. Asks the database each time."""
+        later = Delivery.objects.using(self._state.db).filter(pk__gt=self.pk)
+        if self.lane:
+            # All states are named so that the index on state and lane answers.
+            later = later.filter(state__in=State.values, lane=self.lane)
+        else:
+            later = later.filter(
+                dispatch=self.dispatch,
+                endpoint=self.endpoint,
+                model=self.model,
+                object_pk=self.object_pk,
+            )
+        return not later.exists()
+
+
+class Attempt(models.Model):
+    """One try of a delivery."""
+
+    id = models.BigAutoField(primary_key=True)
+    delivery = models.ForeignKey(
+        Delivery, verbose_name=_("delivery"), on_delete=models.CASCADE, related_name="attempt_set"
+    )
+    number = models.PositiveIntegerField(_("number"))
+    started_at = models.DateTimeField(_("started at"))
+    duration_ms = models.PositiveIntegerField(_("duration"), default=0)
+    outcome = models.CharField(_("outcome"), max_length=16)
+    status_code = models.PositiveSmallIntegerField(_("status code"), null=True, blank=True)
+    error_class = models.CharField(_("error class"), max_length=32, blank=True, default="")
+    error = models.TextField(_("error"), blank=True, default="")
+    response_headers = models.JSONField(_("response headers"), default=dict, blank=True)
+    response_body = models.BinaryField(_("response body"), default=b"")
+    truncated = models.BooleanField(_("truncated"), default=False)
+    sender = models.CharField(_("sender"), max_length=150, blank=True, default="")
+
+    class Meta:
+        verbose_name = _("attempt")
+        verbose_name_plural = _("attempts")
+
+    def __str__(self) -> str:
+        return f"{self.delivery_id}/{self.number}: {self.outcome}"
+
+
+class RemoteObject(models.Model):
+    """The id that a remote gave to an object."""
+
+    id = models.BigAutoField(primary_key=True)
+    dispatch = models.CharField(_("dispatch"), max_length=150)
+    endpoint = models.CharField(_("endpoint"), max_length=150)
+    model = models.CharField(_("model"), max_length=150)
+    object_pk = ObjectKeyField(_("object"), max_length=255)
+    remote_id = models.CharField(_("remote id"), max_length=255)
+
+    class Meta:
+        verbose_name = _("remote object")
+        verbose_name_plural = _("remote objects")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["dispatch", "endpoint", "model", "object_pk"],
+                name="signal_dispatch_remote",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.object_pk} at {self.endpoint}: {self.remote_id}"

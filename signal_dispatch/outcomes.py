@@ -1,0 +1,249 @@
+"""What came of an attempt: the answer of the remote, and what it means for the delivery."""
+
+import json
+import math
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any, Self
+
+import requests
+from requests.exceptions import JSONDecodeError
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_encoding_from_headers
+from urllib3 import exceptions as errors
+
+from signal_dispatch.exceptions import InvalidSettings, SendError
+from signal_dispatch.retries import parse_retry_after
+
+# 408 Request Timeout, 425 Too Early, 429 Too Many Requests: refused now, not for ever.
+_TRY_AGAIN = frozenset({408, 425, 429})
+
+_SHOWN_CHARACTERS = 60
+
+_UNKNOWN_NAME = "The name of {host} could not be resolved."
+_UNSAFE = "No secure connection to {host}: {detail}."
+_NO_PROXY = "The proxy on the way to {host} could not be used: {detail}."
+_UNREACHED = "{host} could not be reached: {detail}."
+_LATE = "{host} did not answer in time."
+_BROKEN = "{host} broke off, or did not speak HTTP: {detail}."
+
+# The first line that fits decides: urllib3 counts a refused connection among its timeouts.
+_FAILURES: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
+    ((errors.NameResolutionError, socket.gaierror), "dns", _UNKNOWN_NAME),
+    ((ssl.SSLError, errors.SSLError, requests.exceptions.SSLError), "tls", _UNSAFE),
+    ((errors.ProxyError, requests.exceptions.ProxyError), "connect", _NO_PROXY),
+    ((errors.NewConnectionError, ConnectionRefusedError), "connect", _UNREACHED),
+    ((TimeoutError, errors.TimeoutError, requests.Timeout), "timeout", _LATE),
+    ((ConnectionResetError, BrokenPipeError, errors.ProtocolError), "protocol", _BROKEN),
+    ((ConnectionError, requests.ConnectionError), "connect", _UNREACHED),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What the remote answered, with the names of ``requests.Response``.
+
+    ``content`` is the decoded body, cut at the endpoint's ``MAX_RESPONSE_BYTES`` where
+    ``truncated`` says so. Like its model it is judged by ``ok``; unlike it, it is always true.
+    """
+
+    status_code: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes = b""
+    # The URL and the query may be the endpoint's secret, so they are not shown.
+    url: str = field(default="", repr=False)
+    reason: str = ""
+    encoding: str | None = None
+    elapsed: timedelta = timedelta()
+    truncated: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.headers, CaseInsensitiveDict):
+            object.__setattr__(self, "headers", CaseInsensitiveDict(self.headers))
+
+    @classmethod
+    def from_answer(cls, answer: requests.Response, content: bytes, *, truncated: bool) -> Self:
+        """Freeze what ``requests`` brought; ``content`` is what was read of its body."""
+        return cls(
+            status_code=answer.status_code,
+            headers=answer.headers,
+            content=content,
+            url=answer.url,
+            reason=answer.reason or "",
+            encoding=answer.encoding,
+            elapsed=answer.elapsed,
+            truncated=truncated,
+        )
+
+    @classmethod
+    def from_stored(
+        cls,
+        status_code: int,
+        headers: Mapping[str, str],
+        content: bytes,
+        *,
+        truncated: bool = False,
+        url: str = "",
+    ) -> Self:
+        """Build the response again from what the outbox kept of it."""
+        folded = CaseInsensitiveDict(headers)
+        return cls(
+            status_code=status_code,
+            headers=folded,
+            content=content,
+            url=url,
+            reason=_phrase(status_code),
+            encoding=get_encoding_from_headers(folded),
+            truncated=truncated,
+        )
+
+    @property
+    def ok(self) -> bool:
+        """Say whether the status is below 400, as ``requests`` does: redirects are ``ok``."""
+        return self.status_code < 400
+
+    @property
+    def text(self) -> str:
+        """Return the body as text; what its encoding can't tell becomes U+FFFD."""
+        try:
+            return self.content.decode(self.encoding or "utf-8", errors="replace")
+        except (LookupError, ValueError):  # an encoding of the remote's own invention
+            return self.content.decode("utf-8", errors="replace")
+
+    def json(self, **kwargs: Any) -> Any:
+        """Return the body read as JSON; the arguments are those of ``json.loads``.
+
+        Raises ``requests.exceptions.JSONDecodeError``, a ``ValueError`` that says what came.
+        """
+        try:
+            return json.loads(self.content, **kwargs)
+        except (ValueError, RecursionError) as error:
+            position = getattr(error, "pos", 0)
+            raise JSONDecodeError(self._not_json(), self.text, position) from error
+
+    def _not_json(self) -> str:
+        kind = self.headers.get("Content-Type", "no content type")
+        cut = f", cut at {len(self.content)} bytes" if self.truncated else ""
+        start = self.text[:_SHOWN_CHARACTERS]
+        return f"The answer ({self.status_code}, {kind}{cut}) is not JSON; it begins {start!r}"
+
+
+class OutcomeKind(StrEnum):
+    """The three things that an attempt can lead to."""
+
+    # The remote has it.
+    DELIVERED = "delivered"
+    # Not now: the delivery waits for its next attempt.
+    RETRY = "retry"
+    # Never: the delivery is FAILED.
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an attempt led to.
+
+    ``after`` is the least number of seconds until the next attempt, ``reason`` one sentence for
+    people, ``error_class`` one word for machines.
+    """
+
+    kind: OutcomeKind
+    after: float | None = None
+    reason: str = ""
+    error_class: str = ""
+
+    @classmethod
+    def delivered(cls) -> Self:
+        """Say that the remote has it."""
+        return cls(OutcomeKind.DELIVERED)
+
+    @classmethod
+    def retry(cls, after: float | None = None, reason: str = "") -> Self:
+        """Say that it should be tried again, no sooner than ``after`` seconds from now."""
+        if after is not None and not (math.isfinite(after) and after >= 0):
+            raise ValueError("'after' must be a finite number of seconds, not negative.")
+        return cls(OutcomeKind.RETRY, after=after, reason=reason)
+
+    @classmethod
+    def rejected(cls, reason: str) -> Self:
+        """Say that it will never be accepted, and why."""
+        return cls(OutcomeKind.REJECTED, reason=reason)
+
+    @classmethod
+    def recreate(cls) -> Self:
+        """Say that the remote lost the object, so that it must be created anew."""
+        raise NotImplementedError(
+            "Outcome.recreate() is not yet there. Return Outcome.rejected(reason) meanwhile."
+        )
+
+
+def outcome_of(response: Response, now: datetime) -> Outcome:
+    """Judge an answer by its status: the table for APIs that mean what they say.
+
+    2xx delivers; 408, 425, 429 and 5xx ask for a retry, no sooner than their ``Retry-After``;
+    everything else is rejected, redirects too.
+    """
+    status = response.status_code
+    if 200 <= status < 300:
+        return Outcome.delivered()
+    reason = f"It answered {f'{status} {_phrase(status)}'.strip()}."
+    if status in _TRY_AGAIN or 500 <= status < 600:
+        after = parse_retry_after(response.headers.get("Retry-After"), now)
+        return Outcome(OutcomeKind.RETRY, after, reason, "status")
+    if 300 <= status < 400:
+        reason += " Redirects are not followed."
+    return Outcome(OutcomeKind.REJECTED, None, reason, "status")
+
+
+def outcome_of_error(error: SendError) -> Outcome:
+    """Judge a call that brought no answer: it is tried again."""
+    return Outcome(OutcomeKind.RETRY, None, str(error), error.error_class)
+
+
+def explain(error: Exception, host: str) -> SendError:
+    """Say in one sentence, without secrets, why a call brought no answer.
+
+    Of the error's own words only those of the operating system and of OpenSSL are repeated: all
+    others may hold the URL or a header.
+    """
+    if isinstance(error, InvalidSettings):
+        return SendError("protocol", str(error))
+    chain = list(causes(error))
+    for kinds, error_class, sentence in _FAILURES:
+        if any(isinstance(cause, kinds) for cause in chain):
+            return SendError(error_class, sentence.format(host=host, detail=_detail(chain)))
+    return SendError("protocol", f"The call to {host} failed: {_detail(chain)}.")
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and all that it wraps; requests and urllib3 keep the cause in ``args``."""
+    seen: set[int] = set()
+    waiting: list[object] = [error]
+    while waiting:
+        current = waiting.pop(0)
+        if isinstance(current, BaseException) and id(current) not in seen:
+            seen.add(id(current))
+            yield current
+            waiting += [*current.args, current.__cause__, getattr(current, "reason", None)]
+
+
+def _detail(chain: list[BaseException]) -> str:
+    for cause in chain:
+        if isinstance(cause, ssl.SSLError):
+            words = (getattr(cause, name, "") for name in ("verify_message", "reason"))
+            return next(filter(None, words), "TLS failed")
+        if isinstance(cause, OSError) and cause.errno and cause.strerror:
+            return cause.strerror
+    return type(chain[-1]).__name__
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""

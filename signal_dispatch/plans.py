@@ -1,0 +1,120 @@
+"""Ask a dispatch about a change: is it told, to whom, and what does the call carry?"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from django.db import connections, transaction
+
+from signal_dispatch.backends import backends
+from signal_dispatch.declarations import ModelDispatch
+from signal_dispatch.drafts import Draft, draft
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.events import Change, Event
+from signal_dispatch.exceptions import SignalDispatchError
+
+logger = logging.getLogger("signal_dispatch")
+
+_EMPTY = Draft("", "", {}, b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be recorded for one change: the same draft for each endpoint."""
+
+    event: str
+    endpoints: tuple[str, ...]
+    draft: Draft
+    error: str = ""
+
+
+def plan_of(
+    dispatch: ModelDispatch[Any], change: Change[Any], *, judge: bool = True, listed: bool = True
+) -> Plan | None:
+    """Ask the dispatch in the order of the contract; None where there is nothing to send."""
+    if listed and change.event not in dispatch.on:
+        return None
+    judged = judge and change.event == Event.UPDATED and dispatch.when_changed
+    if judged and not any(map(change.changed, dispatch.when_changed)):
+        return None
+    event = change.event
+    aliases: tuple[str, ...] = (dispatch.endpoint,)
+    try:
+        with _user_code(change.using):
+            asked = dispatch.get_event(change.instance, change)
+            if asked is None:
+                return None
+            event = str(asked)
+            change = replace(change, event=event)
+            if not dispatch.should_send(change.instance, change):
+                return None
+            aliases = _enabled(_aliases(dispatch.get_endpoint(change.instance, change)))
+            return Plan(event, aliases, draft(dispatch, change)) if aliases else None
+    except Exception as error:
+        if backends.under_test:
+            raise
+        logger.exception(
+            "%s could not build a delivery.",
+            dispatch.name,
+            extra={"action": "build_failed", "dispatch": dispatch.name},
+        )
+        return Plan(event, _enabled(aliases), _EMPTY, _sentence(dispatch, error))
+
+
+@contextmanager
+def _user_code(using: str) -> Iterator[None]:
+    """Keep the save whole if a hook's query fails; costs nothing while hooks make no query.
+
+    PostgreSQL refuses everything after a failed statement until a savepoint is rolled back.
+    """
+    savepoint = transaction.atomic(using=using)
+    entered = False
+
+    def enter_first(execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
+        nonlocal entered
+        if not entered:
+            entered = True
+            savepoint.__enter__()
+        return execute(sql, params, many, context)
+
+    with connections[using].execute_wrapper(enter_first):
+        try:
+            yield
+        except BaseException as error:
+            if entered:
+                savepoint.__exit__(type(error), error, error.__traceback__)
+            raise
+        else:
+            if entered:
+                savepoint.__exit__(None, None, None)
+
+
+def _aliases(answer: str | Iterable[str] | None) -> tuple[str, ...]:
+    if answer is None:
+        return ()
+    return (answer,) if isinstance(answer, str) else tuple(dict.fromkeys(answer))
+
+
+def _enabled(aliases: Iterable[str]) -> tuple[str, ...]:
+    return tuple(a for a in aliases if a not in endpoints or endpoints[a].enabled)
+
+
+def _sentence(dispatch: ModelDispatch[Any], error: Exception) -> str:
+    """Say which hook of which dispatch failed, and how."""
+    if isinstance(error, SignalDispatchError):
+        return f"{dispatch.name}: {error}"
+    hook = "the payload"
+    trace = error.__traceback__
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_name
+        if trace.tb_frame.f_locals.get("self") is dispatch and _is_hook(dispatch, name):
+            hook = f"{name}()"
+            break
+        trace = trace.tb_next
+    return f"{dispatch.name}: {hook} raised {type(error).__name__}: {error}"
+
+
+def _is_hook(dispatch: ModelDispatch[Any], name: str) -> bool:
+    return hasattr(ModelDispatch, name) and dispatch.overrides(name)

@@ -1,0 +1,139 @@
+"""What a process has in hand: bounded, fair between endpoints, known to be leased."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from time import monotonic
+
+from signal_dispatch.models import Delivery
+
+# What a job costs beside its body, roughly; so that a million empty ones are bounded too.
+_OVERHEAD_BYTES = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A delivery that was just written, perhaps leased, in a transaction that may still be open.
+
+    ``since`` is a ``monotonic()`` stamp from before the INSERT: the lease can't have begun earlier.
+    """
+
+    delivery: Delivery
+    using: str
+    leased: bool
+    since: float = field(default_factory=monotonic)
+    #: Only rewritten in its own transaction: its hint is registered already.
+    rewritten: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A leased delivery that this process is to send. ``since``: when the lease began at latest."""
+
+    delivery: Delivery
+    using: str
+    since: float
+
+    @property
+    def size(self) -> int:
+        """Bytes that the job is counted with."""
+        return len(self.delivery.body) + len(self.delivery.path) + _OVERHEAD_BYTES
+
+    @property
+    def age(self) -> float:
+        """Seconds since the lease may have begun."""
+        return monotonic() - self.since
+
+
+class Queue:
+    """Jobs that are ready, by endpoint, in turn. Not safe by itself: its owner holds a lock.
+
+    An endpoint never has more than its ``MAX_CONCURRENCY`` in flight, so one that hangs leaves
+    the other senders alone.
+    """
+
+    def __init__(
+        self, limit: int, limit_bytes: int, concurrency_of: Callable[[str], int]
+    ) -> None:
+        self.limit = limit
+        self.limit_bytes = limit_bytes
+        self.bytes = 0
+        self._concurrency_of = concurrency_of
+        self._ready: dict[str, deque[Job]] = {}
+        self._in_flight: dict[str, dict[Job, None]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def in_flight(self) -> int:
+        """Count the jobs that were taken and not yet given back."""
+        return sum(map(len, self._in_flight.values()))
+
+    @property
+    def room(self) -> int:
+        """Count how many more fit; 0 when the bytes are used up."""
+        return max(0, self.limit - self._count) if self.bytes < self.limit_bytes else 0
+
+    def put(self, job: Job) -> bool:
+        """Add a job; False, and nothing is kept, when it is full."""
+        if self._count >= self.limit or (self._count and self.bytes + job.size > self.limit_bytes):
+            return False
+        self._ready.setdefault(job.delivery.endpoint, deque()).append(job)
+        self._count += 1
+        self.bytes += job.size
+        return True
+
+    def take(self) -> Job | None:
+        """Return the next job of the endpoint whose turn it is; None where none may go now."""
+        for endpoint in list(self._ready):
+            flying = self._in_flight.get(endpoint, {})
+            if len(flying) >= self._concurrency_of(endpoint):
+                continue
+            jobs = self._ready.pop(endpoint)
+            job = jobs.popleft()
+            if jobs:  # back to the end of the line
+                self._ready[endpoint] = jobs
+            self._forget(job)
+            self._in_flight.setdefault(endpoint, {})[job] = None
+            return job
+        return None
+
+    def done(self, job: Job) -> None:
+        """Give back a job that was taken."""
+        flying = self._in_flight.get(job.delivery.endpoint, {})
+        flying.pop(job, None)
+        if not flying:
+            self._in_flight.pop(job.delivery.endpoint, None)
+
+    def held(self) -> Iterator[Job]:
+        """Yield all jobs, ready or in flight."""
+        yield from self.ready()
+        for flying in self._in_flight.values():
+            yield from flying
+
+    def ready(self) -> Iterator[Job]:
+        """Yield the jobs that nobody took yet."""
+        for jobs in self._ready.values():
+            yield from jobs
+
+    def drop(self, job: Job) -> None:
+        """Forget a job: its lease is somebody else's now."""
+        jobs = self._ready.get(job.delivery.endpoint)
+        if jobs is not None and job in jobs:
+            jobs.remove(job)
+            self._forget(job)
+            if not jobs:
+                del self._ready[job.delivery.endpoint]
+
+    def clear(self) -> list[Job]:
+        """Forget and return the jobs that nobody took yet."""
+        jobs = list(self.ready())
+        self._ready.clear()
+        self._count = self.bytes = 0
+        return jobs
+
+    def _forget(self, job: Job) -> None:
+        self._count -= 1
+        self.bytes -= job.size

@@ -1,0 +1,207 @@
+"""Notice changes of mapped models, and leave every other handler as it would be without us."""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.apps import apps
+from django.db import router
+from django.db.models import Model
+from django.db.models.signals import post_save, pre_delete
+
+from signal_dispatch import changes, dispatcher, suppression
+from signal_dispatch.backends.base import Recorded
+from signal_dispatch.databases import joined_transaction
+from signal_dispatch.declarations import ModelDispatch
+from signal_dispatch.events import Event
+from signal_dispatch.registry import registry
+
+# _save_table is private. It is wrapped because it alone holds the write and nothing else: a
+# transaction around save() or save_base() would take in everybody's post_save handlers, and
+# post_save itself runs after the commit in autocommit. tests/test_receivers.py guards what is
+# relied on here: its name, its arguments, and that it is called once for each table.
+_NAME = "_save_table"
+_NOTICED = "signal_dispatch"
+_ARGUMENTS = tuple(inspect.signature(getattr(Model, _NAME)).parameters)[1:]
+
+
+@dataclass(slots=True)
+class _Noticed:
+    """What one save() recorded, on its way from the write to ``post_save``."""
+
+    models: set[type[Model]] = field(default_factory=set)
+    recorded: list[Recorded] = field(default_factory=list)
+    alone: bool = True
+
+
+class Wiring:
+    """What is connected for the dispatches that are registered now."""
+
+    def __init__(self) -> None:
+        self._wrapped: set[type[Model]] = set()
+        self._connected: set[tuple[Any, Any, type[Model]]] = set()
+
+    def connect(self) -> None:
+        """Connect what the registered dispatches need, and nothing else."""
+        saved, deleted = _listened(Event.CREATED, Event.UPDATED), _listened(Event.DELETED)
+        self._wrap(saved)
+        wanted = {(post_save, _saved, s) for model in saved for s in _family(model)}
+        wanted |= {
+            (pre_delete, _about_to_be_deleted, s)
+            for model in deleted
+            for s in _family(model)
+            if s._meta.concrete_model is model
+        }
+        for signal, receiver, sender in self._connected - wanted:
+            signal.disconnect(sender=sender, dispatch_uid=_uid(receiver))
+        for signal, receiver, sender in wanted - self._connected:
+            signal.connect(receiver, sender=sender, weak=False, dispatch_uid=_uid(receiver))
+        self._connected = wanted
+
+    def _wrap(self, models: set[type[Model]]) -> None:
+        for model in self._wrapped - models:
+            delattr(model, _NAME)
+        for model in models - self._wrapped:
+            setattr(model, _NAME, _recording(model))
+        self._wrapped = set(models)
+
+
+wiring = Wiring()
+
+
+def _listened(*events: str) -> set[type[Model]]:
+    return {
+        dispatch.model._meta.concrete_model or dispatch.model
+        for dispatch in registry
+        if dispatch.connectable and any(event in dispatch.on for event in events)
+    }
+
+
+def _family(model: type[Model]) -> Iterable[type[Model]]:
+    """Return the model with its proxies, its multi-table children, and theirs."""
+    return {model, *(m for m in apps.get_models() if issubclass(m, model))}
+
+
+def _uid(receiver: Callable[..., Any]) -> str:
+    return f"signal_dispatch.{receiver.__name__}"
+
+
+def _recording(model: type[Model]) -> Callable[..., Any]:
+    """Wrap the write of one table, so that it and the outbox's INSERT are one transaction."""
+    own = model.__dict__.get(_NAME)
+
+    def _save_table(self: Model, *args: Any, **kwargs: Any) -> Any:
+        write = own.__get__(self) if own else getattr(super(model, self), _NAME)
+        given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
+        using = given.get("using")
+        if given.get("cls") is not model or given.get("raw") or not using:
+            return write(*args, **kwargs)
+        with _noticing(self, model) as noticed:
+            dispatches = _applicable(self, model, Event.CREATED, Event.UPDATED)
+            if not dispatches:
+                return write(*args, **kwargs)
+            with joined_transaction(using) as noticed.alone:
+                save = changes.before_save(self, model, dispatches, using)
+                updated = write(*args, **kwargs)
+                with _as_in_post_save(self, using):
+                    noticed.recorded += _record_save(
+                        save,
+                        created=not updated,
+                        fields=given.get("update_fields"),
+                        alone=noticed.alone,
+                    )
+            return updated
+
+    return _save_table
+
+
+def _saved(sender: type[Model], **kwargs: Any) -> None:
+    """Register the hint for what the write recorded; record what was written another way."""
+    instance = kwargs.get("instance")
+    if instance is None or kwargs.get("raw"):
+        return
+    stack: list[_Noticed] = instance._state.__dict__.get(_NOTICED) or [_Noticed()]
+    noticed = stack.pop()
+    using = kwargs.get("using") or instance._state.db or router.db_for_write(sender)
+    dispatcher.announce(noticed.recorded, using, alone=noticed.alone)
+    event = Event.CREATED if kwargs.get("created") else Event.UPDATED
+    for model in inspect.getmro(sender):
+        if model not in noticed.models:
+            missed = _applicable(instance, model, Event.CREATED, Event.UPDATED)
+            _record_now(missed, instance, event, using)
+
+
+def _about_to_be_deleted(sender: type[Model], **kwargs: Any) -> None:
+    instance = kwargs.get("instance")
+    if instance is None or instance.pk is None:
+        return
+    model = sender._meta.concrete_model or sender
+    using = kwargs.get("using") or instance._state.db or router.db_for_write(sender)
+    _record_now(_applicable(instance, model, Event.DELETED), instance, Event.DELETED, using)
+
+
+def _record_save(
+    save: changes.Save, *, created: bool, fields: Iterable[str] | None, alone: bool
+) -> list[Recorded]:
+    recorded: list[Recorded] = []
+    for dispatch, change in save.saved(created=created, fields=fields):
+        look = save.may_have_lane(change)
+        recorded += dispatcher.record(dispatch, change, alone=alone, look=look)
+    return recorded
+
+
+def _record_now(
+    dispatches: list[ModelDispatch[Any]], instance: Model, event: str, using: str
+) -> None:
+    if not dispatches:
+        return
+    recorded: list[Recorded] = []
+    with joined_transaction(using) as alone:
+        for dispatch, change in changes.noticed_now(instance, dispatches, event, using):
+            recorded += dispatcher.record(dispatch, change, alone=alone, judge=False)
+    dispatcher.announce(recorded, using, alone=alone)
+
+
+def _applicable(
+    instance: Model, model: type[Any], *events: str
+) -> list[ModelDispatch[Any]]:
+    return [
+        dispatch
+        for dispatch in registry.of_table(model)
+        if isinstance(instance, dispatch.model)
+        and any(event in dispatch.on for event in events)
+        and not suppression.is_suppressed(dispatch.name)
+    ]
+
+
+@contextmanager
+def _noticing(instance: Model, model: type[Model]) -> Iterator[_Noticed]:
+    """Keep what the write of a table records until ``post_save`` comes.
+
+    A multi-table child writes several tables before its one signal; a handler that saves the
+    same instance again comes in between, and its own signal comes first.
+    """
+    stack: list[_Noticed] = instance._state.__dict__.setdefault(_NOTICED, [])
+    if not stack or model in stack[-1].models:
+        stack.append(_Noticed())
+    noticed = stack[-1]
+    noticed.models.add(model)
+    try:
+        yield noticed
+    except BaseException:
+        stack.remove(noticed)
+        raise
+
+
+@contextmanager
+def _as_in_post_save(instance: Model, using: str) -> Iterator[None]:
+    """Let hooks see the instance as ``post_save`` shows it; Django sets this a moment later."""
+    state = instance._state
+    before = state.db, state.adding
+    state.db, state.adding = using, False
+    try:
+        yield
+    finally:
+        state.db, state.adding = before

@@ -1,0 +1,87 @@
+"""Ids that the remote gives out: which call may be made while they are unknown, and keep them."""
+
+from typing import Any
+
+from signal_dispatch import outbox, paths
+from signal_dispatch.declarations import ModelDispatch
+from signal_dispatch.drafts import REMOTE_ID, draft_path, uses_remote_id
+from signal_dispatch.events import Change, Event
+from signal_dispatch.exceptions import SignalDispatchError
+from signal_dispatch.models import Delivery, State
+from signal_dispatch.outbox import Settlement
+from signal_dispatch.outcomes import Response
+
+
+class RemoteIdMissing(SignalDispatchError):
+    """The answer to a call that was taken does not hold the id that the dispatch reads from it."""
+
+
+def prepare(dispatch: ModelDispatch[Any], delivery: Delivery, using: str) -> Settlement | None:
+    """Settle where the first attempt goes; a settlement instead where no call may be made.
+
+    A PATCH or DELETE must never hit the collection. Freezes what it decides, so that every
+    attempt is the same call; raises ``LeaseLost`` if somebody else has the delivery by now.
+    """
+    if not uses_remote_id(dispatch) or delivery.attempts or delivery.handler_tries:
+        return None
+    known = outbox.remote_id(delivery, using)
+    if known is None and delivery.event == Event.DELETED:
+        return Settlement(
+            delivery, State.CANCELLED, reason="The remote never knew this object."
+        )
+    if known is None and delivery.event == Event.UPDATED:
+        return _create_instead(dispatch, delivery, using)
+    if REMOTE_ID not in paths.variables(delivery.path):
+        return None
+    if known is None:
+        reason = f"The path {delivery.path!r} needs the remote's id, and it is not known."
+        return Settlement(delivery, State.FAILED, error_class="build", reason=reason)
+    outbox.freeze(delivery, using, path=paths.expand(delivery.path, {REMOTE_ID: known}))
+    return None
+
+
+def _create_instead(
+    dispatch: ModelDispatch[Any], delivery: Delivery, using: str
+) -> Settlement | None:
+    instance = dispatch.model._base_manager.using(using).filter(pk=delivery.object_pk).first()
+    if instance is None:
+        reason = "The remote does not know this object, and it is gone here."
+        return Settlement(delivery, State.CANCELLED, reason=reason)
+    change = Change(Event.CREATED, instance, using)
+    method = dispatch.get_method(instance, change).upper()
+    path = draft_path(dispatch, change)
+    if REMOTE_ID in paths.variables(path):
+        reason = f"The path {path!r} of CREATED needs the remote's id, and it is not known."
+        return Settlement(delivery, State.FAILED, error_class="build", reason=reason)
+    outbox.freeze(delivery, using, event=Event.CREATED, method=method, path=path)
+    return None
+
+
+def keep(
+    dispatch: ModelDispatch[Any], delivery: Delivery, response: Response, using: str
+) -> None:
+    """Keep the id from a response while none is known; forget it once DELETED is delivered.
+
+    Raises ``RemoteIdMissing`` where the response holds none.
+    """
+    if not uses_remote_id(dispatch):
+        return
+    if delivery.event == Event.DELETED:
+        outbox.forget_remote_id(delivery, using)
+        return
+    if delivery.event not in (Event.CREATED, Event.UPDATED):
+        return
+    if outbox.remote_id(delivery, using) is not None:
+        return
+    try:
+        value = dispatch.get_remote_id(delivery, response)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise RemoteIdMissing(_missing(dispatch, error)) from error
+    if value is None or value == "":
+        raise RemoteIdMissing(_missing(dispatch, None))
+    outbox.keep_remote_id(delivery, using, str(value))
+
+
+def _missing(dispatch: ModelDispatch[Any], error: Exception | None) -> str:
+    detail = f" ({type(error).__name__}: {error})" if error else ""
+    return f"The answer holds no id at {dispatch.remote_id or 'get_remote_id()'!r}{detail}."

@@ -1,0 +1,284 @@
+"""Threads that send: one bookkeeper, and senders that come and go with the work."""
+
+import contextvars
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
+
+from django.db import connections
+
+from signal_dispatch import claims
+from signal_dispatch.queueing import Recorded
+from signal_dispatch.bookkeeping import Bookkeeper
+from signal_dispatch.claims import Scope
+from signal_dispatch.conf import settings
+from signal_dispatch.delivering import deliver, tell
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.exceptions import EndpointNotMocked, LeaseLost
+from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
+from signal_dispatch.models import State
+from signal_dispatch.outbox import Settlement
+from signal_dispatch.queueing import Job
+from signal_dispatch.sender import SessionCache
+
+logger = logging.getLogger("signal_dispatch")
+
+#: Seconds that a lease must outlast the longest attempt by.
+MARGIN_SECONDS = 2.0
+#: Seconds before a delivery is tried again that our own code, not the remote, failed on.
+INTERNAL_DELAY_SECONDS = 30.0
+
+
+class Worker:
+    """The threads of one process, and what they have in hand.
+
+    Safe to call from any thread. Nothing runs until ``start()`` or the first job.
+    """
+
+    def __init__(
+        self,
+        scope: Callable[[], Scope],
+        *,
+        max_senders: int = 16,
+        queue_size: int = 10_000,
+        queue_bytes: int = 64 * 1024 * 1024,
+        idle_seconds: float = 30.0,
+        sweep_seconds: float = 15.0,
+        using: Iterable[str] = (),
+    ) -> None:
+        self._hand = Hand(queue_size, queue_bytes)
+        self._max_senders = max_senders
+        self._idle_seconds = idle_seconds
+        self._senders: set[threading.Thread] = set()
+        self._idle = 0
+        self._number = 0
+        self._thread: threading.Thread | None = None
+        self._bookkeeper = Bookkeeper(
+            self._hand,
+            scope,
+            self.submit,
+            batch=4 * max_senders,
+            sweep_seconds=sweep_seconds,
+            using=using,
+        )
+
+    # Told by those who save
+
+    def start(self) -> bool:
+        """Start the bookkeeper; False where no thread can be had any more."""
+        with self._hand.lock:
+            return self._started()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a new delivery can be taken, rather than left in the table."""
+        with self._hand.lock:
+            return not self._hand.is_full and self._started()
+
+    def remember(self, recorded: Recorded) -> None:
+        """Note a lease before its transaction commits, should the hint get lost."""
+        if recorded.leased and recorded.delivery.state == State.PENDING:
+            with self._hand.lock:
+                self._hand.watched[recorded.using, recorded.delivery.pk] = recorded.since
+
+    def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
+        """Take committed deliveries: from memory when fresh, else they are read back."""
+        hand, jobs = self._hand, []
+        with hand.lock:
+            for item in recorded:
+                if item.delivery.state == State.WAITING:
+                    hand.to_look.add((using, item.delivery.lane))
+                elif not item.leased:
+                    self._bookkeeper.sweep_soon()
+                # Only whoever takes it off the watched ones may send it.
+                since = hand.watched.pop((using, item.delivery.pk), None)
+                if since is not None and fresh:
+                    jobs.append(Job(item.delivery, using, since))
+                elif since is not None:
+                    hand.to_read[using, item.delivery.pk] = since
+            self._started()
+            if hand.to_look or hand.to_read:
+                hand.work.notify()
+        for job in jobs:
+            if not self.submit(job):
+                with hand.lock:  # the bookkeeper finds no room either, and hands it back
+                    hand.to_read[using, job.delivery.pk] = job.since
+                    hand.work.notify()
+
+    def submit(self, job: Job) -> bool:
+        """Give a leased job to the senders; False when there is no room."""
+        with self._hand.lock:
+            if self._hand.stopping or not self._hand.queue.put(job):
+                return False
+            if self._idle:
+                self._hand.ready.notify()
+            if self._idle < len(self._hand.queue) and len(self._senders) < self._max_senders:
+                self._start_sender()
+            return True
+
+    # Waiting and ending
+
+    def drain(self, timeout: float | None) -> None:
+        """Wait until nothing is in flight and nothing is due. Raises ``TimeoutError``."""
+        hand, keeper = self._hand, self._bookkeeper
+        until = None if timeout is None else monotonic() + timeout
+        with hand.lock:
+            self._started()
+            seen = keeper.calm_sweeps
+            keeper.sweep_soon()
+            while not (hand.is_empty and keeper.calm_sweeps > seen):
+                left = None if until is None else until - monotonic()
+                if (left is not None and left <= 0) or hand.stopping:
+                    raise TimeoutError(f"After {timeout} s there is still {self._report()}.")
+                if hand.is_empty:
+                    keeper.sweep_soon()
+                hand.calm.wait(min(0.05, left) if left is not None else 0.05)
+            if hand.errors:
+                raise hand.errors.pop(0)
+
+    def finish(self, timeout: float) -> None:
+        """Send what is in hand for up to so many seconds, then stop."""
+        until = monotonic() + timeout
+        with self._hand.lock:
+            if self._thread is None:
+                return
+            while not self._hand.is_empty and (left := until - monotonic()) > 0:
+                self._hand.calm.wait(min(0.05, left))
+        self.stop(max(1.0, until - monotonic()))
+
+    def stop(self, timeout: float) -> list[BaseException]:
+        """End all threads: record what is known, hand back what was not begun.
+
+        Returns what threads raised. One that hangs in a call is left to its deadline.
+        """
+        until = monotonic() + timeout
+        with self._hand.lock:
+            self._hand.stopping = True
+            threads = list(self._senders)
+            self._hand.ready.notify_all()
+        for thread in threads:
+            thread.join(max(0.0, until - monotonic()))
+        with self._hand.lock:
+            self._hand.work.notify_all()
+        if self._thread is not None:
+            self._thread.join(max(0.5, until - monotonic()))
+        return self._hand.errors
+
+    # Threads. The lock is held in the next three.
+
+    def _started(self) -> bool:
+        if self._thread is None and not self._hand.stopping:
+            thread = threading.Thread(
+                target=self._bookkeeper.run, name="signal_dispatch-bookkeeper", daemon=True
+            )
+            self._thread = thread if _start(thread) else None
+        return self._thread is not None
+
+    def _start_sender(self) -> None:
+        self._number += 1
+        thread = threading.Thread(
+            target=self._send_all, name=f"signal_dispatch-sender-{self._number}", daemon=True
+        )
+        if _start(thread):
+            self._senders.add(thread)
+
+    def _report(self) -> str:
+        hand = self._hand
+        return (
+            f"{hand.queue.in_flight} in flight, {len(hand.queue)} ready, "
+            f"{hand.unrecorded} unrecorded, {len(hand.to_read) + len(hand.to_look)} to read"
+        )
+
+    def _send_all(self) -> None:
+        sessions = SessionCache()
+        try:
+            while (job := self._next_job(wait=False) or self._idle_until_job()) is not None:
+                self._send(job, sessions)
+        finally:
+            sessions.close()
+            connections.close_all()
+            with self._hand.lock:
+                self._senders.discard(threading.current_thread())
+
+    def _idle_until_job(self) -> Job | None:
+        connections.close_all()
+        return self._next_job(wait=True)
+
+    def _next_job(self, *, wait: bool) -> Job | None:
+        hand, until = self._hand, monotonic() + self._idle_seconds
+        with hand.lock:
+            while not hand.stopping:
+                job = hand.queue.take() if hand.unrecorded < MAX_UNRECORDED else None
+                if job is not None and _may_begin(job):
+                    return job
+                if job is not None:
+                    hand.queue.done(job)
+                    hand.stale.append(job)
+                    hand.work.notify()
+                    continue
+                left = until - monotonic()
+                if not wait or left <= 0:
+                    break
+                self._idle += 1
+                hand.ready.wait(left)
+                self._idle -= 1
+            if wait:
+                self._senders.discard(threading.current_thread())
+            return None
+
+    def _send(self, job: Job, sessions: SessionCache) -> None:
+        hand = self._hand
+        settlement = self._try(job, sessions)
+        if settlement is not None and settlement.recorded:
+            tell([settlement], job.using)
+        with hand.lock:
+            hand.queue.done(job)
+            if settlement is not None:
+                hand.settled.append(Settled(job, settlement))
+            if len(hand.queue):
+                hand.ready.notify()
+            hand.work.notify()
+
+    def _try(self, job: Job, sessions: SessionCache) -> Settlement | None:
+        for connection in connections.all(initialized_only=True):
+            connection.close_if_unusable_or_obsolete()
+        try:
+            return deliver(job.delivery, job.using, sessions, sender_name=claims.holder())
+        except LeaseLost as lost:
+            logger.info("%s", lost, extra={"action": "lease_lost"})
+            return None
+        except EndpointNotMocked as error:
+            with self._hand.lock:
+                self._hand.errors.append(error)
+            return _internal(job, error)
+        except Exception as error:
+            logger.exception("Delivery %s could not be tried.", job.delivery.pk)
+            return _internal(job, error)
+
+
+def _internal(job: Job, error: Exception) -> Settlement:
+    reason = f"{type(error).__name__}: {error}"
+    return Settlement(
+        job.delivery,
+        State.PENDING,
+        delay=INTERNAL_DELAY_SECONDS,
+        error_class="internal",
+        reason=reason,
+    )
+
+
+def _may_begin(job: Job) -> bool:
+    """Whether the lease outlasts an attempt that begins now."""
+    endpoint = endpoints[job.delivery.endpoint] if job.delivery.endpoint in endpoints else None
+    longest = endpoint.deadline if endpoint else 0.0
+    return job.age < max(1.0, settings.lease_seconds - longest - MARGIN_SECONDS)
+
+
+def _start(thread: threading.Thread) -> bool:
+    try:
+        # An empty context: what the starting request left in its own is not the thread's.
+        contextvars.Context().run(thread.start)
+    except RuntimeError:  # the interpreter is ending, or the system has no more threads
+        return False
+    return True

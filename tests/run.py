@@ -1,0 +1,108 @@
+"""Run the test suite on every database that answers, and say at the end which one did not.
+
+``python -m tests.run [--coverage] [arguments for pytest]``
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.services import refusal
+
+ROOT = Path(__file__).parent.parent
+# A run that hangs must end while somebody still waits for it.
+LIMIT_SECONDS = 600
+
+# On in-memory SQLite all threads share one connection, which concerns the test support alone.
+MEMORY_TESTS = ("tests/test_testing.py", "tests/test_pytest_plugin.py")
+
+
+@dataclass(frozen=True)
+class Run:
+    """How one database fared, and pytest's closing line."""
+
+    database: str
+    passed: bool
+    line: str
+
+
+def main(arguments: list[str]) -> int:
+    """Return the exit code: 0 when every run passed and no required database was left out."""
+    command = [sys.executable, "-m", "pytest"]
+    if arguments[:1] == ["--coverage"]:
+        command = [sys.executable, "-m", "coverage", "run", "-m", "pytest"]
+        arguments = arguments[1:]
+
+    left_out: list[str] = []
+    runs = [run("sqlite", [*command, *arguments])]
+    memory_tests = [name for name in MEMORY_TESTS if (ROOT / name).exists()]
+    if memory_tests and not arguments:
+        runs.append(run("sqlite-memory", [*command, *memory_tests]))
+    for database in ("postgres", "mariadb"):
+        reason = refusal(database)
+        if reason:
+            left_out.append(f"{database} ({reason})")
+        else:
+            runs.append(run(database, [*command, *arguments]))
+    return report(runs, left_out)
+
+
+def run(database: str, command: list[str]) -> Run:
+    """Run pytest on one database, its output passed through, its closing line kept."""
+    print(f"\n[{database}]", flush=True)
+    process = subprocess.Popen(
+        [*command, "--color=yes"] if sys.stdout.isatty() else command,
+        cwd=ROOT,
+        env={**os.environ, "DATABASE": database},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # so that what the tests started can be ended with them
+    )
+    timer = threading.Timer(LIMIT_SECONDS, os.killpg, [process.pid, signal.SIGKILL])
+    timer.start()
+    try:
+        line = pass_through(process)
+        expired = not timer.is_alive()
+        code = process.wait()
+    except KeyboardInterrupt:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait()
+        raise
+    finally:
+        timer.cancel()
+    if expired:
+        line = f"killed after {LIMIT_SECONDS} seconds; its last line: {line}"
+    return Run(database, code == 0 and not expired, line)
+
+
+def pass_through(process: subprocess.Popen[str]) -> str:
+    """Print what the process prints, and return its last line without colours."""
+    last = ""
+    for line in process.stdout or ():
+        print(line, end="", flush=True)
+        last = line.strip() or last
+    return re.sub(r"\x1b\[[\d;]*m", "", last)
+
+
+def report(runs: list[Run], left_out: list[str]) -> int:
+    """Print one line for each database and return the exit code of the whole."""
+    required = os.environ.get("REQUIRE_SERVICES", "") not in ("", "0")
+    print()
+    for line in left_out:
+        print(f"{'LEFT OUT, but required' if required else 'left out'}: {line}")
+    for one in runs:
+        print(f"{one.database:14}{'ok  ' if one.passed else 'FAIL'}  {one.line}")
+    return 0 if all(one.passed for one in runs) and not (left_out and required) else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

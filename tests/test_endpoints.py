@@ -1,0 +1,226 @@
+import pytest
+from requests.auth import HTTPBasicAuth, HTTPDigestAuth
+
+from signal_dispatch.endpoints import NOT_YET, SETTING, Endpoint, endpoints, parse
+from signal_dispatch.exceptions import InvalidEndpoint, UnknownEndpoint
+from signal_dispatch.retries import RetryPolicy
+
+URL = "https://crm.example.com/api/"
+
+EVERYTHING = {
+    "URL": URL,
+    "HEADERS": {"Authorization": "Bearer s3cret"},
+    "QUERY": {"key": "s3cret"},
+    "AUTH": ("user", "s3cret"),
+    "SECRETS": ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
+    "TIMEOUT": (1, 2),
+    "DEADLINE": 3,
+    "SEND_LIMIT": 4,
+    "RETRY": {"delays": [0, 1]},
+    "MAX_CONCURRENCY": 5,
+    "RATE": "10/s",
+    "BREAKER": {"failures": 5},
+    "VERIFY": "/etc/ca.pem",
+    "CERT": ("/c.pem", "/k.pem"),
+    "PROXIES": {"https": "http://proxy.example:3128"},
+    "SESSION": "requests.Session",
+    "MAX_RESPONSE_BYTES": 6,
+    "ALLOW_PRIVATE_ADDRESSES": False,
+    "ENABLED": False,
+    "BACKEND": "slow",
+    "RESOLVER": "shop.tenants.resolve",
+}
+
+
+def make_digest_auth():
+    return HTTPDigestAuth("user", "word")
+
+
+def test_every_key_is_read():
+    endpoint, problems = parse("crm", EVERYTHING)
+
+    assert problems == []
+    assert endpoint == Endpoint(
+        alias="crm",
+        url=URL,
+        headers={"Authorization": "Bearer s3cret"},
+        query=(("key", "s3cret"),),
+        auth=("user", "s3cret"),
+        secrets=("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",),
+        timeout=(1.0, 2.0),
+        deadline=3.0,
+        send_limit=4.0,
+        retry=RetryPolicy(delays=[0, 1]),
+        max_concurrency=5,
+        rate=(10, 1.0),
+        breaker={"failures": 5},
+        verify="/etc/ca.pem",
+        cert=("/c.pem", "/k.pem"),
+        proxies={"https": "http://proxy.example:3128"},
+        session="requests.Session",
+        max_response_bytes=6,
+        allow_private_addresses=False,
+        enabled=False,
+        backend="slow",
+        resolver="shop.tenants.resolve",
+    )
+
+
+def test_a_url_is_enough():
+    endpoint, problems = parse("crm", {"URL": URL})
+
+    assert problems == []
+    assert endpoint == Endpoint("crm", URL)
+    assert (endpoint.timeout, endpoint.deadline) == ((3.05, 10.0), 15.0)
+    assert endpoint.not_yet == ()
+
+
+def test_a_resolver_needs_no_url_and_trusts_no_private_address():
+    endpoint, problems = parse("tenant", {"RESOLVER": "shop.tenants.resolve"})
+
+    assert problems == []
+    assert endpoint.allow_private_addresses is False
+
+
+def test_keys_without_machinery_are_told():
+    endpoint, _ = parse("crm", EVERYTHING)
+
+    assert endpoint.not_yet == tuple(NOT_YET)
+
+
+def test_unknown_key_is_told_with_its_path_and_a_guess():
+    _, problems = parse("crm", {"URL": URL, "TIMEOUTS": 3})
+
+    assert [problem.path for problem in problems] == [f'{SETTING}["crm"]["TIMEOUTS"]']
+    assert str(problems[0]) == (
+        'SIGNAL_DISPATCH_ENDPOINTS["crm"]["TIMEOUTS"] is no key of an endpoint: '
+        "did you mean TIMEOUT?"
+    )
+
+
+def test_unknown_key_like_no_other_lists_what_there_is():
+    _, problems = parse("crm", {"URL": URL, 7: 3})
+
+    assert "known are URL, HEADERS, QUERY" in str(problems[0])
+
+
+@pytest.mark.parametrize("entry", [{}, {"HEADERS": {}}])
+def test_missing_url_is_told(entry):
+    _, problems = parse("crm", entry)
+
+    assert [str(p) for p in problems] == [f'{SETTING}["crm"] lacks "URL", the address of the API.']
+
+
+@pytest.mark.parametrize("alias", ["", "tenant:42"])
+def test_alias_with_a_meaning_of_its_own_is_refused(alias):
+    _, problems = parse(alias, {"URL": URL})
+
+    assert [problem.path for problem in problems] == [f'{SETTING}["{alias}"]']
+
+
+@pytest.mark.parametrize(
+    "secrets",
+    ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", ["MfKQ9r8GKYqr"], ["whsec_"], ["whsec_?"], [b"x"]],
+)
+def test_secrets_of_another_form_are_refused(secrets):
+    _, problems = parse("crm", {"URL": URL, "SECRETS": secrets})
+
+    assert [problem.path for problem in problems] == [f'{SETTING}["crm"]["SECRETS"]']
+    assert "MfKQ" not in str(problems[0])
+
+
+def test_every_problem_of_every_endpoint_is_found_at_once(settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {
+        "good": {"URL": URL},
+        "crm": {"URL": "crm.example.com", "TIMEOUT": "3", "RETRY": {"delays": []}},
+        "mail": {"URL": URL, "COLOUR": "red"},
+    }
+
+    assert [problem.path.removeprefix(SETTING) for problem in endpoints.errors()] == [
+        '["crm"]["URL"]',
+        '["crm"]["TIMEOUT"]',
+        '["crm"]["RETRY"]',
+        '["mail"]["COLOUR"]',
+    ]
+
+
+def test_a_broken_endpoint_leaves_the_others_usable(settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"good": {"URL": URL}, "bad": {"URL": "nowhere"}}
+
+    assert endpoints["good"].url == URL
+    with pytest.raises(InvalidEndpoint, match=r'\["bad"\]\["URL"\] must be an http'):
+        endpoints["bad"]
+
+
+def test_unknown_alias_is_told_with_a_guess_and_all_there_are():
+    with pytest.raises(UnknownEndpoint, match=r"Did you mean 'hubspot'\? It has: crm, hubspot\."):
+        endpoints["hubspott"]
+
+
+def test_aliases_are_listed_and_asked_for():
+    assert list(endpoints) == ["crm", "hubspot"]
+    assert len(endpoints) == 2
+    assert "crm" in endpoints
+    assert endpoints.known("crm")
+    assert not endpoints.known("nowhere")
+
+
+def test_endpoints_are_parsed_once_until_settings_change(settings):
+    first = endpoints["crm"]
+    assert endpoints["crm"] is first
+
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": "https://new.example.com/"}}
+
+    assert endpoints["crm"].url == "https://new.example.com/"
+
+
+def test_other_settings_leave_the_endpoints_alone(settings):
+    first = endpoints["crm"]
+
+    settings.LANGUAGE_CODE = "fr"
+
+    assert endpoints["crm"] is first
+
+
+@pytest.mark.parametrize(
+    ("base", "path", "joined"),
+    [
+        ("https://a.example/api/", "orders/7", "https://a.example/api/orders/7"),
+        ("https://a.example/api", "orders/7", "https://a.example/api/orders/7"),
+        ("https://a.example", "orders/", "https://a.example/orders/"),
+        ("https://a.example/api/", "", "https://a.example/api/"),
+        ("https://a.example/hook?sig=1", "", "https://a.example/hook?sig=1"),
+        ("https://a.example/hook?sig=1", "x", "https://a.example/hook/x?sig=1"),
+        ("https://a.example/hook?sig=1", "x?y=2", "https://a.example/hook/x?sig=1&y=2"),
+        ("https://a.example/", "x?y=2", "https://a.example/x?y=2"),
+        ("https://a.example/", "x?", "https://a.example/x"),
+    ],
+)
+def test_paths_are_joined_below_the_url(base, path, joined):
+    assert Endpoint("a", base).join(path) == joined
+
+
+def test_only_the_host_is_shown():
+    endpoint = Endpoint("crm", "https://user:s3cret@crm.example.com:8443/s3cret?key=s3cret")
+
+    assert endpoint.host == "crm.example.com:8443"
+    assert repr(endpoint) == "<Endpoint 'crm' at crm.example.com:8443>"
+    assert repr(Endpoint("crm")) == "<Endpoint 'crm' at no host>"
+
+
+def test_auth_is_basic_for_a_pair_beyond_latin_1_too():
+    assert Endpoint("crm", URL).get_auth() is None
+    assert Endpoint("crm", URL, auth=("ü", "€")).get_auth() == HTTPBasicAuth(
+        "ü".encode(), "€".encode()
+    )
+
+
+def test_auth_is_made_by_the_callable_that_is_named():
+    endpoint = Endpoint("crm", URL, auth="tests.test_endpoints.make_digest_auth")
+
+    assert endpoint.get_auth() == HTTPDigestAuth("user", "word")
+
+
+def test_auth_that_can_not_be_imported_is_told_by_its_path():
+    with pytest.raises(InvalidEndpoint, match=r'\["crm"\]\["AUTH"\] can\'t be imported'):
+        Endpoint("crm", URL, auth="tests.nowhere.auth").get_auth()

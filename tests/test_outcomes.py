@@ -1,0 +1,191 @@
+import socket
+import ssl
+from datetime import UTC, datetime
+
+import pytest
+import requests
+from urllib3 import exceptions as urllib3_errors
+
+from signal_dispatch.exceptions import InvalidEndpoint, SendError
+from signal_dispatch.outcomes import (
+    Outcome,
+    OutcomeKind,
+    Response,
+    explain,
+    outcome_of,
+    outcome_of_error,
+)
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+def test_success_delivers(status):
+    assert outcome_of(Response(status), NOW) == Outcome.delivered()
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
+def test_passing_trouble_is_tried_again(status):
+    outcome = outcome_of(Response(status), NOW)
+
+    assert outcome.kind is OutcomeKind.RETRY
+    assert outcome.error_class == "status"
+    assert str(status) in outcome.reason
+
+
+@pytest.mark.parametrize("status", [103, 301, 302, 304, 307, 400, 401, 404, 409, 410, 422, 600])
+def test_everything_else_is_rejected(status):
+    outcome = outcome_of(Response(status), NOW)
+
+    assert outcome.kind is OutcomeKind.REJECTED
+    assert outcome.error_class == "status"
+
+
+def test_reason_is_a_sentence():
+    assert outcome_of(Response(503), NOW).reason == "It answered 503 Service Unavailable."
+    assert outcome_of(Response(599), NOW).reason == "It answered 599."
+
+
+def test_redirect_says_that_it_is_not_followed():
+    reason = outcome_of(Response(302, {"Location": "https://elsewhere.example/"}), NOW).reason
+
+    assert reason == "It answered 302 Found. Redirects are not followed."
+
+
+@pytest.mark.parametrize(("value", "after"), [("30", 30.0), ("nonsense", None)])
+def test_retry_after_is_heard(value, after):
+    assert outcome_of(Response(503, {"retry-after": value}), NOW).after == after
+
+
+def test_retry_after_of_a_rejection_means_nothing():
+    assert outcome_of(Response(404, {"Retry-After": "30"}), NOW).after is None
+
+
+def test_error_is_tried_again_with_its_class_and_sentence():
+    outcome = outcome_of_error(SendError("dns", "No such name."))
+
+    assert outcome == Outcome(OutcomeKind.RETRY, None, "No such name.", "dns")
+
+
+def test_outcomes_that_a_hook_returns():
+    assert Outcome.delivered().kind == "delivered"
+    assert Outcome.retry(after=5, reason="Busy.") == Outcome(OutcomeKind.RETRY, 5, "Busy.")
+    assert Outcome.rejected("No.") == Outcome(OutcomeKind.REJECTED, None, "No.")
+
+
+@pytest.mark.parametrize("after", [-1, float("nan"), float("inf")])
+def test_retry_after_an_impossible_time_is_refused(after):
+    with pytest.raises(ValueError, match="finite number of seconds"):
+        Outcome.retry(after=after)
+
+
+def test_recreate_is_refused_until_it_is_built():
+    with pytest.raises(NotImplementedError, match="not yet"):
+        Outcome.recreate()
+
+
+def test_response_reads_like_that_of_requests():
+    response = Response(201, {"Content-Type": "application/json"}, b'{"id": "c-7"}')
+
+    assert response.ok
+    assert response.headers["content-type"] == "application/json"
+    assert response.json() == {"id": "c-7"}
+    assert response.text == '{"id": "c-7"}'
+
+
+def test_response_of_an_error_is_not_ok_and_yet_true():
+    assert not Response(500).ok
+    assert bool(Response(500)) is True
+
+
+def test_response_hides_its_url():
+    assert "s3cret" not in repr(Response(200, url="https://hooks.example.com/s3cret"))
+
+
+def test_json_passes_its_arguments_on():
+    assert Response(200, content=b"1.50").json(parse_float=str) == "1.50"
+
+
+def test_body_that_is_not_json_says_what_came():
+    response = Response(200, {"Content-Type": "text/html"}, b"<html>Sign in</html>")
+
+    with pytest.raises(ValueError, match=r"\(200, text/html\) is not JSON.*<html>Sign in</html>"):
+        response.json()
+    with pytest.raises(requests.JSONDecodeError):
+        response.json()
+
+
+def test_body_cut_short_says_so_when_it_is_not_json():
+    with pytest.raises(ValueError, match=r"no content type, cut at 5 bytes"):
+        Response(200, content=b'{"id"', truncated=True).json()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\xff", b"[" * 200_000, b"9" * 5000, b""])
+def test_no_body_makes_json_raise_anything_but_a_value_error(content):
+    with pytest.raises(requests.JSONDecodeError):
+        Response(200, content=content).json()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [("iso-8859-1", "Ã©"), (None, "é"), ("no-such-code", "é"), ("base64", "é"), ("\0", "é")],
+)
+def test_text_survives_any_encoding(encoding, text):
+    assert Response(200, content="é".encode(), encoding=encoding).text == text
+
+
+def test_stored_response_is_the_same_again():
+    stored = Response.from_stored(
+        404, {"content-type": "text/plain; charset=latin-1"}, b"\xe9", truncated=True
+    )
+
+    assert stored.reason == "Not Found"
+    assert stored.text == "é"
+    assert stored.truncated
+    assert not stored.ok
+
+
+def _wrapped(cause: Exception) -> requests.ConnectionError:
+    return requests.ConnectionError(urllib3_errors.ProtocolError("Connection aborted.", cause))
+
+
+@pytest.mark.parametrize(
+    ("error", "error_class"),
+    [
+        (requests.ConnectionError(socket.gaierror(-2, "Name or service not known")), "dns"),
+        (requests.exceptions.SSLError("handshake"), "tls"),
+        (requests.ConnectionError(ssl.SSLError(1, "wrong version")), "tls"),
+        (requests.exceptions.ProxyError("no"), "connect"),
+        (ConnectionRefusedError(111, "Connection refused"), "connect"),
+        (requests.ConnectionError("refused by a mock"), "connect"),
+        (requests.ConnectTimeout("slow"), "timeout"),
+        (requests.ReadTimeout("slow"), "timeout"),
+        (TimeoutError("the deadline is over"), "timeout"),
+        (_wrapped(ConnectionResetError(104, "Connection reset by peer")), "protocol"),
+        (requests.exceptions.ChunkedEncodingError("odd"), "protocol"),
+        (requests.exceptions.ContentDecodingError("not gzip"), "protocol"),
+        (requests.exceptions.InvalidHeader("X: s3cret"), "protocol"),
+        (UnicodeEncodeError("latin-1", "s3cret", 0, 1, "ordinal"), "protocol"),
+        (urllib3_errors.LocationParseError("https://s3cret@host"), "protocol"),
+        (RuntimeError("s3cret"), "protocol"),
+    ],
+)
+def test_errors_are_told_by_class_and_without_secrets(error, error_class):
+    told = explain(error, "crm.example.com")
+
+    assert told.error_class == error_class
+    assert "crm.example.com" in str(told)
+    assert str(told).endswith(".")
+    assert "s3cret" not in str(told)
+
+
+def test_words_of_the_operating_system_are_repeated():
+    told = explain(ConnectionRefusedError(111, "Connection refused"), "crm.example.com:8000")
+
+    assert str(told) == "crm.example.com:8000 could not be reached: Connection refused."
+
+
+def test_error_of_settings_speaks_for_itself():
+    told = explain(InvalidEndpoint('SIGNAL_DISPATCH_ENDPOINTS["crm"]["AUTH"] is bad'), "h")
+
+    assert str(told) == 'SIGNAL_DISPATCH_ENDPOINTS["crm"]["AUTH"] is bad'

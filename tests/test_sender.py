@@ -1,0 +1,700 @@
+import gzip
+import io
+import os
+import socket
+import struct
+import threading
+import time
+from http.client import RemoteDisconnected
+
+import pytest
+import requests
+import responses
+from requests.adapters import HTTPAdapter
+from requests.auth import HTTPDigestAuth
+
+from signal_dispatch import sender
+from signal_dispatch.endpoints import Endpoint
+from signal_dispatch.exceptions import EndpointNotMocked, SendError
+from signal_dispatch.sender import Call, SessionCache, build_call, new_session, send
+from tests.receiver import HANG_UP, Raw, Receiver
+
+UID = "0b7c1d0e-0000-4000-8000-000000000001"
+
+
+@pytest.fixture
+def receiver():
+    with Receiver() as running:
+        yield running
+
+
+@pytest.fixture
+def sessions():
+    cache = SessionCache()
+    yield cache
+    cache.close()
+
+
+def call(endpoint, sessions, *, method="POST", path="orders", headers=None, body=b"{}"):
+    built = build_call(
+        endpoint, method=method, path=path, headers=headers or {}, body=body, uid=UID
+    )
+    return send(built, endpoint, sessions.get(endpoint))
+
+
+def failure(endpoint, sessions, **kwargs):
+    with pytest.raises(SendError) as caught:
+        call(endpoint, sessions, **kwargs)
+    return caught.value
+
+
+# What goes on the wire.
+
+
+def test_stored_headers_win_over_the_endpoints_and_ours_over_all():
+    endpoint = Endpoint("crm", "https://crm.example.com/", headers={"X-A": "1", "X-B": "1"})
+
+    built = build_call(
+        endpoint,
+        method="POST",
+        path="",
+        headers={"x-b": "2", "idempotency-key": "mine"},
+        body=b"",
+        uid=UID,
+    )
+
+    assert {name.lower(): value for name, value in built.headers.items()} == {
+        "x-a": "1",
+        "x-b": "2",
+        "idempotency-key": UID,
+        "user-agent": "django-signal-dispatch/0.1.0",
+    }
+
+
+def test_user_agent_may_be_the_endpoints_own():
+    endpoint = Endpoint("crm", "https://crm.example.com/", headers={"user-agent": "shop/2"})
+
+    built = build_call(endpoint, method="GET", path="", headers={}, body=b"", uid=UID)
+
+    assert built.headers == {"user-agent": "shop/2"}
+
+
+def test_query_of_the_endpoint_is_added_after_that_of_the_path():
+    endpoint = Endpoint("maps", "https://maps.example.com/", query=(("key", "a&b"),))
+
+    def url(path):
+        return build_call(endpoint, method="GET", path=path, headers={}, body=b"", uid=UID).url
+
+    assert url("geo") == "https://maps.example.com/geo?key=a%26b"
+    assert url("geo?q=x") == "https://maps.example.com/geo?q=x&key=a%26b"
+
+
+def test_call_shows_no_secret():
+    built = Call("POST", "https://x.example/s3cret", {"Authorization": "s3cret"}, b"s3cret", UID)
+
+    assert repr(built) == f"Call(method='POST', uid='{UID}')"
+
+
+def test_call_arrives_whole_and_its_answer_comes_back(receiver, sessions):
+    receiver.reply(201, json={"id": "c-7"}, headers={"X-Request": "9"})
+    endpoint = Endpoint(
+        "crm", receiver.url + "api/", headers={"X-Key": "k"}, query=(("token", "t"),)
+    )
+
+    response = call(
+        endpoint,
+        sessions,
+        path="orders/A%2F1",
+        headers={"Content-Type": "application/json"},
+        body=b'{"total": 1.50}',
+    )
+
+    (request,) = receiver.requests
+    assert (request.method, request.path) == ("POST", "/api/orders/A%2F1?token=t")
+    assert request.body == b'{"total": 1.50}'
+    assert request.headers["Idempotency-Key"] == UID
+    assert request.headers["X-Key"] == "k"
+    assert request.headers["Content-Type"] == "application/json"
+    assert request.headers["User-Agent"].startswith("django-signal-dispatch/")
+    assert response.status_code == 201
+    assert response.json() == {"id": "c-7"}
+    assert response.headers["x-request"] == "9"
+    assert response.elapsed.total_seconds() > 0
+    assert not response.truncated
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+def test_methods_without_a_body_send_none(receiver, sessions, method):
+    call(Endpoint("crm", receiver.url), sessions, method=method, body=b"")
+
+    (request,) = receiver.requests
+    assert request.body == b""
+    assert request.headers.get("Content-Length", "0") == "0"
+    assert ("Idempotency-Key" in request.headers) == (method == "DELETE")
+
+
+def test_credentials_are_added(receiver, sessions):
+    call(Endpoint("crm", receiver.url, auth=("user", "word")), sessions)
+
+    assert receiver.requests[0].headers["Authorization"] == "Basic dXNlcjp3b3Jk"
+
+
+def make_digest_auth():
+    return HTTPDigestAuth("user", "word")
+
+
+def test_auth_objects_that_answer_a_challenge_work(receiver, sessions):
+    challenge = {"WWW-Authenticate": 'Digest realm="r", nonce="n", qop="auth"'}
+    receiver.play((401, challenge, b""), (200, {}, b"{}"))
+    endpoint = Endpoint("crm", receiver.url, auth="tests.test_sender.make_digest_auth")
+
+    assert call(endpoint, sessions).status_code == 200
+    assert receiver.requests[1].headers["Authorization"].startswith("Digest ")
+
+
+@pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
+def test_failing_status_is_an_answer_and_no_error(receiver, sessions, status):
+    receiver.reply(status, body=b"no")
+
+    response = call(Endpoint("crm", receiver.url), sessions)
+
+    assert (response.status_code, response.content) == (status, b"no")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirect_is_not_followed(receiver, sessions, status):
+    with Receiver() as elsewhere:
+        receiver.reply(status, headers={"Location": elsewhere.url})
+
+        response = call(Endpoint("crm", receiver.url), sessions)
+
+        assert response.status_code == status
+        assert elsewhere.requests == []
+
+
+def test_body_of_a_redirect_is_bounded_too(receiver, sessions):
+    endless = (b"x" * 4096 for _ in iter(int, 1))
+    receiver.script = lambda request: (302, {"Location": "/"}, endless)
+
+    response = call(Endpoint("crm", receiver.url, max_response_bytes=100), sessions)
+
+    assert (len(response.content), response.truncated) == (100, True)
+
+
+def test_cookies_are_not_replayed(receiver, sessions):
+    receiver.reply(200, headers={"Set-Cookie": "session=1; Path=/"})
+    endpoint = Endpoint("crm", receiver.url)
+
+    call(endpoint, sessions)
+    call(endpoint, sessions)
+
+    assert "Cookie" not in receiver.requests[1].headers
+
+
+def test_proxy_of_the_environment_is_ignored(receiver, sessions, monkeypatch):
+    with Receiver() as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        monkeypatch.setenv("no_proxy", "")
+
+        call(Endpoint("crm", receiver.url), sessions)
+
+        assert len(receiver.requests) == 1
+        assert proxy.requests == []
+
+
+def test_proxy_of_the_settings_is_used(receiver, sessions):
+    with Receiver() as proxy:
+        call(Endpoint("crm", receiver.url, proxies={"http": proxy.url}), sessions)
+
+        assert proxy.requests[0].path == receiver.url + "orders"
+        assert receiver.requests == []
+
+
+def test_netrc_is_ignored(receiver, sessions, monkeypatch, tmp_path):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login a password b\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+
+    call(Endpoint("crm", receiver.url), sessions)
+
+    assert "Authorization" not in receiver.requests[0].headers
+
+
+# How much is read.
+
+
+def test_body_as_long_as_allowed_is_whole(receiver, sessions):
+    receiver.reply(200, body=b"x" * 100)
+
+    response = call(Endpoint("crm", receiver.url, max_response_bytes=100), sessions)
+
+    assert (len(response.content), response.truncated) == (100, False)
+
+
+def test_longer_body_is_cut_and_its_connection_closed(receiver, sessions):
+    receiver.reply(200, body=b"x" * 1_000_000)
+    endpoint = Endpoint("crm", receiver.url, max_response_bytes=100)
+
+    response = call(endpoint, sessions)
+    call(endpoint, sessions)
+
+    assert (response.content, response.truncated) == (b"x" * 100, True)
+    assert [request.connection for request in receiver.requests] == [1, 2]
+
+
+def test_endless_body_is_cut(receiver, sessions):
+    endless = (b"x" * 4096 for _ in iter(int, 1))
+    receiver.script = lambda request: (200, {}, endless)
+
+    response = call(Endpoint("crm", receiver.url), sessions)
+
+    assert (len(response.content), response.truncated) == (64 * 1024, True)
+
+
+def test_limit_counts_decoded_bytes(receiver, sessions):
+    packed = gzip.compress(b"x" * 10_000_000)
+    receiver.reply(200, body=packed, headers={"Content-Encoding": "gzip"})
+
+    response = call(Endpoint("crm", receiver.url, max_response_bytes=1000), sessions)
+
+    assert len(packed) < 64 * 1024
+    assert (response.content, response.truncated) == (b"x" * 1000, True)
+
+
+# How long it takes.
+
+
+def elapsed_failure(endpoint, sessions, **kwargs):
+    began = time.monotonic()
+    error = failure(endpoint, sessions, **kwargs)
+    return error, time.monotonic() - began
+
+
+def test_silent_server_meets_the_read_timeout(receiver, sessions):
+    never = threading.Event()
+    receiver.script = lambda request: receiver.hold(never) or HANG_UP
+    endpoint = Endpoint("crm", receiver.url, timeout=(1.0, 0.2), deadline=10)
+
+    error, seconds = elapsed_failure(endpoint, sessions)
+
+    assert error.error_class == "timeout"
+    assert 0.2 <= seconds < 2
+    assert str(error) == f"{endpoint.host} did not answer in time."
+
+
+def test_silent_server_meets_a_deadline_shorter_than_the_read_timeout(receiver, sessions):
+    never = threading.Event()
+    receiver.script = lambda request: receiver.hold(never) or HANG_UP
+    endpoint = Endpoint("crm", receiver.url, timeout=(10, 10), deadline=0.3)
+
+    error, seconds = elapsed_failure(endpoint, sessions)
+
+    assert error.error_class == "timeout"
+    assert 0.3 <= seconds < 2
+
+
+def test_dripping_body_meets_the_deadline(receiver, sessions):
+    receiver.script = lambda request: Raw(
+        receiver.drip(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 1000, 0.005)
+    )
+    endpoint = Endpoint("crm", receiver.url, timeout=(1, 1), deadline=0.6)
+
+    error, seconds = elapsed_failure(endpoint, sessions)
+
+    assert error.error_class == "timeout"
+    assert 0.6 <= seconds < 2
+
+
+def test_dripping_chunks_meet_the_deadline(receiver, sessions):
+    receiver.script = lambda request: (200, {}, receiver.drip(b"x" * 1000, 0.02))
+    endpoint = Endpoint("crm", receiver.url, timeout=(1, 1), deadline=0.4)
+
+    error, seconds = elapsed_failure(endpoint, sessions)
+
+    assert error.error_class == "timeout"
+    assert 0.4 <= seconds < 2
+
+
+def test_dripping_headers_meet_the_deadline(receiver, sessions):
+    lines = b"HTTP/1.1 200 OK\r\n" + b"X-Long: 1\r\n" * 90
+    receiver.script = lambda request: Raw(receiver.drip(lines, 0.01))
+    endpoint = Endpoint("crm", receiver.url, timeout=(1, 1), deadline=0.4)
+
+    error, seconds = elapsed_failure(endpoint, sessions)
+
+    assert error.error_class == "timeout"
+    assert 0.4 <= seconds < 2
+
+
+def test_large_body_may_take_longer_than_connecting(sessions):
+    """A server that reads slowly: 8 MB fit into no buffer of the system."""
+    body = b"x" * 8_000_000
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve():
+            connection, _ = listening.accept()
+            with connection:
+                waiting.wait(0.5)
+                got = 0
+                while got < len(body):
+                    got += len(connection.recv(1 << 20))
+                connection.sendall(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+
+        waiting = threading.Event()
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        response = call(Endpoint("crm", url, timeout=(0.2, 5), deadline=10), sessions, body=body)
+        thread.join(10)
+
+    assert response.status_code == 204
+
+
+# What goes wrong.
+
+
+def test_refused_connection_is_told(sessions):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        host = f"127.0.0.1:{free.getsockname()[1]}"
+
+    error = failure(Endpoint("crm", f"http://{host}/s3cret"), sessions)
+
+    assert error.error_class == "connect"
+    assert str(error) == f"{host} could not be reached: Connection refused."
+
+
+def test_unknown_name_is_told(sessions, monkeypatch):
+    def unknown(*args, **kwargs):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+
+    error = failure(Endpoint("crm", "http://crm.invalid/s3cret"), sessions)
+
+    assert error.error_class == "dns"
+    assert str(error) == "The name of crm.invalid could not be resolved."
+
+
+def test_tls_with_a_server_that_speaks_none_is_told(receiver, sessions):
+    endpoint = Endpoint("crm", receiver.url.replace("http:", "https:"))
+
+    error = failure(endpoint, sessions)
+
+    assert error.error_class == "tls"
+    assert str(error).startswith(f"No secure connection to {endpoint.host}: ")
+
+
+def test_unusable_proxy_is_told(receiver, sessions):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        proxy = f"http://127.0.0.1:{free.getsockname()[1]}"
+
+    error = failure(Endpoint("crm", receiver.url, proxies={"http": proxy}), sessions)
+
+    assert error.error_class == "connect"
+    assert "proxy" in str(error)
+    assert receiver.requests == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"\x00\x01\x02\r\n\r\n",
+        b"HTTP/1.1 abc\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope",
+        b"",
+    ],
+)
+def test_garbage_for_an_answer_is_a_protocol_error(receiver, sessions, answer):
+    receiver.script = lambda request: Raw([answer])
+
+    assert failure(Endpoint("crm", receiver.url), sessions).error_class == "protocol"
+
+
+@pytest.mark.parametrize(
+    ("url", "headers"),
+    [
+        (f"http://{'a' * 64}.example/s3cret", {}),
+        ("http://crm.example.com/s3cret", {"X-Name": "s3cret€"}),
+        ("http://crm.example.com/s3cret", {"X-Name": "s3cret\r\nX: y"}),
+    ],
+)
+def test_call_that_can_not_be_written_is_told_without_its_secrets(sessions, url, headers):
+    endpoint = Endpoint("crm", url)
+
+    error = failure(endpoint, sessions, headers=headers)
+
+    assert error.error_class in ("protocol", "dns", "connect")
+    assert endpoint.host in str(error)
+    assert "s3cret" not in str(error)
+    assert error.__cause__ is None
+    assert error.__suppress_context__
+
+
+def test_auth_that_can_not_be_imported_is_told(sessions):
+    error = failure(Endpoint("crm", "http://127.0.0.1:1/", auth="tests.nowhere.auth"), sessions)
+
+    assert str(error).startswith('SIGNAL_DISPATCH_ENDPOINTS["crm"]["AUTH"] can\'t be imported')
+
+
+# Connections that are kept.
+
+
+def test_connection_is_kept_alive(receiver, sessions):
+    endpoint = Endpoint("crm", receiver.url)
+
+    for _ in range(3):
+        call(endpoint, sessions)
+
+    assert [request.connection for request in receiver.requests] == [1, 1, 1]
+
+
+def test_kept_connection_that_is_closed_without_an_answer_is_tried_once_more(receiver, sessions):
+    receiver.play((200, {}, b"{}"), HANG_UP, (201, {}, b"{}"))
+    endpoint = Endpoint("crm", receiver.url)
+    call(endpoint, sessions)
+
+    response = call(endpoint, sessions, body=b"second")
+
+    assert response.status_code == 201
+    assert [request.connection for request in receiver.requests] == [1, 1, 2]
+    assert [request.body for request in receiver.requests[1:]] == [b"second", b"second"]
+
+
+def test_once_more_is_once(receiver, sessions):
+    receiver.play((200, {}, b"{}"), HANG_UP)
+    endpoint = Endpoint("crm", receiver.url)
+    call(endpoint, sessions)
+
+    assert failure(endpoint, sessions).error_class == "protocol"
+    assert len(receiver.requests) == 3
+
+
+def test_fresh_connection_that_is_closed_without_an_answer_is_not_tried_again(receiver, sessions):
+    receiver.play(HANG_UP)
+
+    assert failure(Endpoint("crm", receiver.url), sessions).error_class == "protocol"
+    assert len(receiver.requests) == 1
+
+
+def test_kept_connection_that_breaks_within_an_answer_is_not_tried_again(receiver, sessions):
+    receiver.play((200, {}, b"{}"), Raw([b"HTTP/1."]))
+    endpoint = Endpoint("crm", receiver.url)
+    call(endpoint, sessions)
+
+    failure(endpoint, sessions)
+
+    assert len(receiver.requests) == 2
+
+
+@pytest.mark.parametrize(("method", "body"), [("POST", b"{}"), ("GET", b"")])
+def test_reset_of_a_kept_connection_counts_as_silence(sessions, method, body):
+    """A reset takes the place of the orderly end where the server never read the request."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        arrived = []
+
+        def serve():
+            for last in (False, True):
+                connection, _ = listening.accept()
+                with connection:
+                    arrived.append(connection.recv(65536))
+                    connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+                    if not last:
+                        arrived.append(connection.recv(1))
+                        connection.setsockopt(
+                            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                        )
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        endpoint = Endpoint("crm", f"http://127.0.0.1:{listening.getsockname()[1]}/")
+        statuses = [
+            call(endpoint, sessions, method=method, body=body).status_code for _ in range(2)
+        ]
+        thread.join(10)
+
+    assert statuses == [204, 204]
+    assert [len(data) > 1 for data in arrived] == [True, False, True]
+
+
+def test_reset_within_an_answer_is_not_taken_for_silence():
+    class Broken(io.RawIOBase):
+        parts = [b"HTTP/1."]
+
+        def readinto(self, buffer):
+            if not self.parts:
+                raise ConnectionResetError(104, "Connection reset by peer")
+            part = self.parts.pop()
+            buffer[: len(part)] = part
+            return len(part)
+
+    with socket.socket() as unused, sender._TimedReader(unused, Broken()) as reader:
+        assert reader.read(100) == b"HTTP/1."
+        with pytest.raises(ConnectionResetError) as caught:
+            reader.read(100)
+
+    assert not isinstance(caught.value, RemoteDisconnected)
+
+
+def test_connection_made_anew_by_the_pool_counts_as_fresh(receiver, sessions):
+    receiver.play((200, {"Connection": "close"}, b"{}"), HANG_UP)
+    endpoint = Endpoint("crm", receiver.url)
+    call(endpoint, sessions)
+
+    failure(endpoint, sessions)
+
+    assert len(receiver.requests) == 2
+
+
+# Sessions.
+
+
+def test_session_is_kept_for_equal_endpoints_and_made_anew_for_changed_ones(sessions):
+    first = sessions.get(Endpoint("crm", "https://crm.example.com/"))
+
+    assert sessions.get(Endpoint("crm", "https://crm.example.com/")) is first
+    assert sessions.get(Endpoint("crm", "https://crm.example.com/", verify=False)) is not first
+
+
+def test_session_is_made_anew_after_a_fork(sessions, monkeypatch):
+    endpoint = Endpoint("crm", "https://crm.example.com/")
+    first = sessions.get(endpoint)
+
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+
+    assert sessions.get(endpoint) is not first
+
+
+def test_closed_cache_can_be_used_again(receiver, sessions):
+    endpoint = Endpoint("crm", receiver.url)
+    call(endpoint, sessions)
+    sessions.close()
+
+    assert call(endpoint, sessions).status_code == 200
+    assert [request.connection for request in receiver.requests] == [1, 2]
+
+
+class OwnAdapter(HTTPAdapter):
+    pass
+
+
+def make_session():
+    session = requests.Session()
+    session.headers["X-Factory"] = "yes"
+    session.mount("https://", OwnAdapter())
+    return session
+
+
+def test_factory_makes_the_session_and_keeps_its_adapters(receiver, sessions):
+    endpoint = Endpoint("crm", receiver.url, session="tests.test_sender.make_session")
+
+    call(endpoint, sessions)
+
+    assert receiver.requests[0].headers["X-Factory"] == "yes"
+    assert isinstance(sessions.get(endpoint).get_adapter("https://x.example/"), OwnAdapter)
+
+
+def make_session_with_an_adapter():
+    session = requests.Session()
+    session.mount("http://", OwnAdapter())
+    return session
+
+
+def test_deadline_holds_between_chunks_on_an_adapter_of_the_factory(receiver, sessions):
+    receiver.script = lambda request: (200, {}, receiver.drip(b"x" * 1000, 0.02))
+    factory = "tests.test_sender.make_session_with_an_adapter"
+    endpoint = Endpoint("crm", receiver.url, timeout=(1, 1), deadline=0.3, session=factory)
+
+    error, seconds = elapsed_failure(endpoint, sessions)
+
+    assert error.error_class == "timeout"
+    assert 0.3 <= seconds < 2
+
+
+def test_factory_that_fails_is_told(sessions):
+    endpoint = Endpoint("crm", "https://crm.example.com/", session="tests.nowhere.make")
+
+    with pytest.raises(SendError, match=r'\["SESSION"\] can\'t be imported'):
+        sessions.get(endpoint)
+
+
+def test_session_follows_the_endpoint():
+    with new_session(
+        Endpoint(
+            "crm",
+            "https://crm.example.com/",
+            verify="/ca.pem",
+            cert=("/c.pem", "/k.pem"),
+            proxies={"https": "http://proxy.example:3128"},
+        )
+    ) as session:
+        assert session.verify == "/ca.pem"
+        assert session.cert == ("/c.pem", "/k.pem")
+        assert session.proxies == {"https": "http://proxy.example:3128"}
+        assert session.trust_env is False
+
+
+def test_session_in_a_users_own_hands_has_no_deadline(receiver, sessions):
+    session = sessions.get(Endpoint("crm", receiver.url, deadline=0.001))
+
+    assert session.post(receiver.url, data=b"x", timeout=5).status_code == 200
+    assert session.post(receiver.url, data=b"x").status_code == 200
+
+
+# Under test.
+
+
+def test_guard_is_asked_before_anything_is_touched(receiver, sessions, monkeypatch):
+    asked = []
+
+    def refuse(alias):
+        asked.append(alias)
+        raise EndpointNotMocked("Mock it.")
+
+    monkeypatch.setattr(sender, "network_guard", refuse)
+
+    with pytest.raises(EndpointNotMocked, match="Mock it"):
+        call(Endpoint("crm", receiver.url), sessions)
+    assert asked == ["crm"]
+    assert receiver.requests == []
+
+
+@responses.activate
+def test_mocked_endpoint_answers(sessions):
+    responses.put("https://crm.example.com/orders", json={"id": 1}, status=201)
+
+    response = call(Endpoint("crm", "https://crm.example.com/"), sessions, method="PUT")
+
+    assert (response.status_code, response.json()) == (201, {"id": 1})
+
+
+@responses.activate
+def test_mock_that_says_not_mocked_is_heard(sessions):
+    def refuse(request):
+        raise EndpointNotMocked("Mock it.")
+
+    responses.add_callback("POST", "https://crm.example.com/orders", callback=refuse)
+
+    with pytest.raises(EndpointNotMocked, match="Mock it"):
+        call(Endpoint("crm", "https://crm.example.com/"), sessions)
+
+
+@responses.activate
+@pytest.mark.parametrize(
+    ("error", "error_class"),
+    [
+        (requests.ConnectionError("down"), "connect"),
+        (requests.Timeout("slow"), "timeout"),
+        (ConnectionResetError(104, "Connection reset by peer"), "protocol"),
+    ],
+)
+def test_errors_that_a_mock_raises_are_told(sessions, error, error_class):
+    responses.post("https://crm.example.com/orders", body=error)
+
+    told = failure(Endpoint("crm", "https://crm.example.com/"), sessions)
+
+    assert told.error_class == error_class
