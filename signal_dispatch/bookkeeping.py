@@ -48,6 +48,7 @@ class Bookkeeper:
         *,
         batch: int,
         sweep_seconds: float,
+        max_sleep_seconds: float = MAX_SLEEP_SECONDS,
         using: Iterable[str] = (),
     ) -> None:
         self._hand = hand
@@ -55,6 +56,7 @@ class Bookkeeper:
         self._submit = submit
         self._batch = batch
         self._sweep_seconds = sweep_seconds
+        self._max_sleep_seconds = max_sleep_seconds
         self._using = tuple(using)
         now = monotonic()
         self._next_renewal = now
@@ -234,7 +236,7 @@ class Bookkeeper:
             hand.watched.update({k: t for k, t in overdue.items() if now - t < lease.seconds})
 
     def _sweep(self) -> None:
-        scope, found, sleep = self._scope(), 0, MAX_SLEEP_SECONDS
+        scope, found, sleep = self._scope(), 0, self._max_sleep_seconds
         repair = monotonic() >= self._next_repair
         if repair:
             self._next_repair = monotonic() + REPAIR_SECONDS

@@ -100,7 +100,7 @@ def _recording(model: type[Model]) -> Callable[..., Any]:
             return write(*args, **kwargs)
         with _noticing(self, model) as noticed:
             dispatches = _applicable(self, model, Event.CREATED, Event.UPDATED)
-            if not dispatches:
+            if not dispatches or _leaves_alone(self, model, given.get("update_fields")):
                 return write(*args, **kwargs)
             with joined_transaction(using) as noticed.alone:
                 save = changes.before_save(self, model, dispatches, using)
@@ -174,6 +174,14 @@ def _applicable(
         and any(event in dispatch.on for event in events)
         and not suppression.is_suppressed(dispatch.name)
     ]
+
+
+def _leaves_alone(instance: Model, model: type[Model], fields: Iterable[str] | None) -> bool:
+    """Say whether a child's ``update_fields`` hold none of this parent's."""
+    if fields is None or instance._meta.concrete_model is model:
+        return False
+    own = {name for f in model._meta.concrete_fields for name in (f.name, f.attname)}
+    return own.isdisjoint(fields)
 
 
 @contextmanager

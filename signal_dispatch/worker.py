@@ -10,7 +10,7 @@ from django.db import connections
 
 from signal_dispatch import claims
 from signal_dispatch.queueing import Recorded
-from signal_dispatch.bookkeeping import Bookkeeper
+from signal_dispatch.bookkeeping import MAX_SLEEP_SECONDS, Bookkeeper
 from signal_dispatch.claims import Scope
 from signal_dispatch.conf import settings
 from signal_dispatch.delivering import deliver, tell
@@ -33,6 +33,10 @@ INTERNAL_DELAY_SECONDS = 30.0
 class Worker:
     """The threads of one process, and what they have in hand.
 
+    ``max_senders`` threads send; ``queue_size`` deliveries of ``queue_bytes`` in all are held in
+    memory; a sender ends after ``idle_seconds`` without work. While anything is scheduled the
+    table is looked at every ``sweep_seconds`` at least, else every ``max_sleep_seconds``.
+
     Safe to call from any thread. Nothing runs until ``start()`` or the first job.
     """
 
@@ -45,6 +49,7 @@ class Worker:
         queue_bytes: int = 64 * 1024 * 1024,
         idle_seconds: float = 30.0,
         sweep_seconds: float = 15.0,
+        max_sleep_seconds: float = MAX_SLEEP_SECONDS,
         using: Iterable[str] = (),
     ) -> None:
         self._hand = Hand(queue_size, queue_bytes)
@@ -60,6 +65,7 @@ class Worker:
             self.submit,
             batch=4 * max_senders,
             sweep_seconds=sweep_seconds,
+            max_sleep_seconds=max_sleep_seconds,
             using=using,
         )
 

@@ -1,0 +1,121 @@
+"""Show which changes are told to whom, and the request that one object would make."""
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from django.apps import apps
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connections, router
+from django.db.models import CompositePrimaryKey, Model
+
+from signal_dispatch.declarations import ModelDispatch
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.exceptions import InvalidSettings
+from signal_dispatch.management.preview import preview
+from signal_dispatch.registry import registry
+
+_HEAD = ("MODEL", "DISPATCH", "EVENTS", "ENDPOINT", "HOST", "METHOD", "PATH")
+
+
+class Command(BaseCommand):
+    """List the dispatches, or show what a save of one object would send.
+
+    Nothing is sent, and whatever the hooks write is rolled back. Secrets are masked.
+    """
+
+    help = "List the dispatches, or show the request that a save of one object would make."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the options."""
+        parser.add_argument(
+            "--object",
+            metavar="APP.MODEL:PK",
+            help='Show the request that a save of this object would make, as "shop.order:7".',
+        )
+        parser.add_argument(
+            "--database",
+            metavar="ALIAS",
+            help="Read the object from this database; by default from where it is written to.",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Print the table, or the requests of one object."""
+        try:
+            for line in self._lines(options["object"], options["database"]):
+                self.stdout.write(line)
+        except InvalidSettings as error:
+            raise CommandError(f"{error} Correct it in your settings.") from error
+
+    def _lines(self, named: str | None, alias: str | None) -> Iterable[str]:
+        if not len(registry):
+            return ["No dispatch is registered: nothing is told to anybody."]
+        if named is not None:
+            return preview(*_find(named, alias))
+        return _table([_HEAD, *_rows()])
+
+
+def _rows() -> Iterator[tuple[str, ...]]:
+    """Yield a line for each dispatch; several where events differ in method or path."""
+    for dispatch in sorted(registry, key=lambda d: (d.model._meta.label, d.name)):
+        calls: dict[tuple[str, str], list[str]] = {}
+        for event in dispatch.on:
+            call = (_declared(dispatch, "method", event), _declared(dispatch, "path", event))
+            calls.setdefault(call, []).append(str(event))
+        for (method, path), events in calls.items():
+            alias, host = _endpoint_and_host(dispatch)
+            label = dispatch.model._meta.label
+            yield label, dispatch.name, ", ".join(events), alias, host, method, path
+
+
+def _declared(dispatch: ModelDispatch[Any], attribute: str, event: str) -> str:
+    if dispatch.overrides(f"get_{attribute}"):
+        return f"get_{attribute}()"
+    value = getattr(dispatch, attribute)
+    return str((value if isinstance(value, str) else value.get(event)) or "-")
+
+
+def _endpoint_and_host(dispatch: ModelDispatch[Any]) -> tuple[str, str]:
+    if dispatch.overrides("get_endpoint"):
+        return "get_endpoint()", "-"
+    if dispatch.endpoint not in endpoints:
+        return dispatch.endpoint or "-", "unknown"
+    endpoint = endpoints[dispatch.endpoint]
+    return endpoint.alias, endpoint.host if endpoint.enabled else "(ENABLED is False)"
+
+
+def _table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
+
+
+def _find(text: str, alias: str | None) -> tuple[Model, str]:
+    label, _, key = text.partition(":")
+    try:
+        model = apps.get_model(label)
+    except (LookupError, ValueError) as error:
+        raise CommandError(
+            f"{text!r} names no model. Write the model's label and the key: shop.order:7."
+        ) from error
+    using = alias or router.db_for_write(model)
+    if using not in connections:
+        raise CommandError(f"There is no database {using!r}, only: {', '.join(connections)}.")
+    pk: Any = model._meta.pk
+    try:
+        value = json.loads(key) if isinstance(pk, CompositePrimaryKey) else pk.to_python(key)
+        return model._base_manager.using(using).get(pk=value), using
+    except (ValidationError, TypeError, ValueError) as error:
+        form = 'a JSON list, as ["A", 4]' if isinstance(pk, CompositePrimaryKey) else pk.description
+        raise CommandError(
+            f"{key!r} is no key of {model._meta.label}. Write one after the colon: {form}."
+        ) from error
+    except model.DoesNotExist as error:
+        raise CommandError(
+            f"The database {using!r} has no {model._meta.label} with the key {key}. "
+            "Use --database to look into another one."
+        ) from error

@@ -1,0 +1,104 @@
+"""Send deliveries from a process of its own, until told to stop."""
+
+import signal
+import threading
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.management.base import BaseCommand, CommandError
+
+from signal_dispatch.claims import Scope
+from signal_dispatch.conf import settings
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.registry import registry
+from signal_dispatch.worker import Worker
+
+#: Seconds that calls in flight get after the first signal.
+DRAIN_SECONDS = 20.0
+
+
+class Command(BaseCommand):
+    """Take what is due, whoever recorded it, and send it.
+
+    The first SIGTERM or SIGINT finishes what is in flight, the second ends at once; what was not
+    begun is handed back, the rest is found when its lease runs out.
+    """
+
+    help = "Send deliveries that are due, from this process."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the options."""
+        parser.add_argument(
+            "--once", action="store_true", help="Send until nothing is due, then exit with 0."
+        )
+        parser.add_argument(
+            "--concurrency", type=int, default=16, metavar="N", help="Threads that send (16)."
+        )
+        parser.add_argument(
+            "--endpoint",
+            action="append",
+            metavar="ALIAS",
+            help="Only this endpoint; may be given several times.",
+        )
+        parser.add_argument(
+            "--database",
+            action="append",
+            metavar="ALIAS",
+            help="Only the outbox of this database; may be given several times.",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run the worker in the foreground."""
+        if options["concurrency"] < 1:
+            raise CommandError("--concurrency must be at least 1.")
+        _refuse_unknown("--endpoint", options["endpoint"], endpoints)
+        _refuse_unknown("--database", options["database"], django_settings.DATABASES)
+
+        def scope() -> Scope:
+            mine = frozenset(options["endpoint"] or endpoints)
+            return Scope(settings.environment, mine, frozenset(registry.names()))
+
+        worker = Worker(
+            scope,
+            max_senders=options["concurrency"],
+            sweep_seconds=1.0,
+            max_sleep_seconds=1.0,
+            using=options["database"] or (),
+        )
+        stopping = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda received, frame: self._told(received, stopping))
+        worker.start()
+        self._say(f"Sending for {', '.join(sorted(scope().endpoints)) or 'no endpoint'}.", options)
+        if options["once"]:
+            self._drain(worker, stopping)
+        else:
+            stopping.wait()
+        worker.finish(DRAIN_SECONDS)
+        self._say("Stopped.", options)
+
+    def _drain(self, worker: Worker, stopping: threading.Event) -> None:
+        while not stopping.is_set():
+            try:
+                worker.drain(1.0)
+            except TimeoutError:
+                continue
+            return
+
+    def _told(self, received: int, stopping: threading.Event) -> None:
+        stopping.set()
+        signal.signal(received, signal.SIG_DFL)
+
+    def _say(self, text: str, options: dict[str, Any]) -> None:
+        if options["verbosity"] > 0:
+            self.stdout.write(text)
+            self.stdout.flush()
+
+
+def _refuse_unknown(option: str, given: list[str] | None, known: Any) -> None:
+    unknown = [name for name in given or () if name not in known]
+    if unknown:
+        raise CommandError(
+            f"{option} {unknown[0]!r} is not known. Known: {', '.join(known) or 'none'}."
+        )

@@ -1,0 +1,622 @@
+import sys
+from types import SimpleNamespace
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.checks import Error, Info, Warning  # noqa: A004 - what these tests compare with
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+from django.db import connections, models
+
+from signal_dispatch import Event, ModelDispatch, checks
+from signal_dispatch.backends import backends
+from signal_dispatch.checks.problems import Problem
+from signal_dispatch.models import Delivery
+from signal_dispatch.registry import registry
+from tests.fieldzoo.models import Animal
+from tests.shop.models import (
+    Legacy,
+    Order,
+    OrderProxy,
+    Place,
+    PriorityOrder,
+    Seat,
+    Shipment,
+    Stamped,
+)
+
+URL = "https://crm.example.com/api/"
+WHERE = "tests.test_checks.ToCRM"
+ENDPOINTS = "SIGNAL_DISPATCH_ENDPOINTS"
+BACKENDS = "SIGNAL_DISPATCH_BACKENDS"
+
+
+@pytest.fixture(autouse=True)
+def _no_advice_about_sqlite(monkeypatch):
+    """Let the databases be as a site has them that follows the advice."""
+    for alias in connections:
+        options = connections[alias].settings_dict["OPTIONS"]
+        monkeypatch.setitem(options, "transaction_mode", "IMMEDIATE")
+
+
+@pytest.fixture
+def declare():
+    """Register a dispatch that is sound but for the attributes given."""
+    declared = []
+
+    def register(*for_models, name="ToCRM", **attributes):
+        sound = {"__module__": __name__, "endpoint": "crm", "fields": ["pk"]}
+        made = type(name, (ModelDispatch,), sound | attributes)
+        registry.add(made, *for_models or [Order])
+        declared.append(made)
+        return made
+
+    yield register
+    for made in declared:
+        registry.remove(made)
+
+
+def told(problem=None):
+    """Return what is wrong, as ``{id: [message and hint]}`` or as the list of one id."""
+    found = {}
+    for message in checks.check():
+        found.setdefault(message.id, []).append(f"{message.msg} | {message.hint}")
+    return found if problem is None else found.get(problem.id, [])
+
+
+def answer(value=None):
+    return lambda self, *args: value
+
+
+# --- when nothing is wrong
+
+
+def test_nothing_registered_means_nothing_told(settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URl": 3}}
+    settings.SIGNAL_DISPATCH_LEASE_SECONDS = -1
+
+    assert checks.check() == []
+
+
+def test_sound_dispatches_have_nothing_told_of_them(declare, settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {
+        "crm": {"URL": URL, "AUTH": "requests.auth.AuthBase", "SESSION": "requests.Session"},
+    }
+    settings.SIGNAL_DISPATCH_BACKENDS = {
+        "default": {
+            "BACKEND": "signal_dispatch.backends.threads.ThreadsBackend",
+            "OPTIONS": {"max_senders": 2},
+        }
+    }
+    declare(
+        on=[Event.CREATED, Event.UPDATED, "refunded"],
+        path={"created": "orders", "updated": "orders/{remote_id}", "refunded": "r/{pk}{?status}"},
+        method={"created": "POST", "updated": "patch", "refunded": "PURGE"},
+        fields=("number", "customer__email", "tags", "pk"),
+        when_changed=["status", "customer", "customer_id"],
+        track=("total",),
+        headers={"Accept-Language": "de"},
+        remote_id="id",
+    )
+    declare(OrderProxy, Shipment, Seat, name="Several", path="things/{pk}", fields=())
+    declare(PriorityOrder, name="Child", when_changed=["level"], fields=["number", "level"])
+
+    assert told() == {}
+
+
+def test_what_hooks_compute_is_not_looked_up(declare):
+    declare(
+        endpoint="",
+        fields=None,
+        path={"created": "{nonsense}"},
+        method="NO METHOD",
+        encoding="xml",
+        get_endpoint=answer("crm"),
+        get_payload=answer({}),
+        get_path=answer("orders"),
+        get_method=answer("POST"),
+        encode=answer((b"", "text/xml")),
+    )
+    declare(name="Other", path="{anything}/{remote_id}", get_path_values=answer({}))
+
+    assert told() == {}
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"serializer_class": dict, "fields": None},
+        {
+            "get_remote_id": answer("7"),
+            "path": {"created": "", "updated": "{remote_id}", "deleted": "{remote_id}"},
+        },
+    ],
+    ids=["serializer", "remote id from a hook"],
+)
+def test_other_ways_of_declaring_are_as_good(declare, attributes):
+    declare(**attributes)
+
+    assert told() == {}
+
+
+# --- what a dispatch declares
+
+HEADERS = [
+    "Authorization",
+    "proxy-authorization",
+    "Cookie",
+    "X-API-Key",
+    "ApiKey",
+    "x_api_key",
+    "X-Auth-Token",
+    "X-Auth-Key",
+    "Client-Secret",
+    "X-Password",
+]
+
+DECLARED = [
+    (Problem.ENDPOINT_MISSING, {"endpoint": ""}, "names no endpoint"),
+    (Problem.ENDPOINT_UNKNOWN, {"endpoint": "crn"}, "'crn', which SIGNAL_DISPATCH_ENDPOINTS"),
+    (Problem.ENDPOINT_UNKNOWN, {"endpoint": "crn"}, "Did you mean 'crm'?"),
+    (Problem.ENDPOINT_UNKNOWN, {"endpoint": ["crm"]}, "get_endpoint() may name several"),
+    (Problem.EVENTS_INVALID, {"on": []}, ".on must be a list"),
+    (Problem.EVENTS_INVALID, {"on": "created"}, ".on must be a list"),
+    (Problem.EVENTS_INVALID, {"on": ["created", 3]}, ".on must be a list"),
+    (Problem.EVENTS_INVALID, {"on": [""]}, ".on must be a list"),
+    (Problem.EVENTS_INVALID, {"on": ["x" * 101]}, "longer than 100"),
+    (Problem.PAYLOAD_MISSING, {"fields": None}, 'no "all fields" default'),
+    (Problem.LOOKUP_UNKNOWN, {"fields": ["numbr"]}, "Did you mean 'number'?"),
+    (Problem.LOOKUP_UNKNOWN, {"fields": ["shipment_set"]}, "leads to many objects"),
+    (Problem.LOOKUP_UNKNOWN, {"fields": ["tags__name"]}, "leads to many objects"),
+    (Problem.LOOKUP_UNKNOWN, {"fields": ["customer__mail"]}, "'mail'"),
+    (Problem.LOOKUP_UNKNOWN, {"fields": "number"}, ".fields must be a list"),
+    (Problem.LOOKUP_UNKNOWN, {"fields": [None]}, ".fields must be a list"),
+    (Problem.TRACKED_INVALID, {"when_changed": ["statos"]}, "Did you mean 'status'?"),
+    (Problem.TRACKED_INVALID, {"when_changed": ["tags"]}, "'tags' is no column"),
+    (Problem.TRACKED_INVALID, {"track": ["customer__email"]}, ".track: 'customer__email'"),
+    (Problem.TRACKED_INVALID, {"track": ["pk"]}, "'pk' is no column"),
+    (Problem.PATH_INVALID, {"path": "a/{+number}"}, "write '{number}'"),
+    (Problem.PATH_INVALID, {"path": "a/{#number}"}, "write '{number}'"),
+    (Problem.PATH_INVALID, {"path": "a/{number"}, "percent-encoded"),
+    (Problem.PATH_INVALID, {"path": "../{number}"}, "'..' segment"),
+    (Problem.PATH_INVALID, {"path": dict.fromkeys(Event, 3)}, "3, which is no string"),
+    (Problem.PATH_NAME_UNKNOWN, {"path": "a/{numbr}"}, "Did you mean 'number'?"),
+    (Problem.PATH_NAME_UNKNOWN, {"path": "a/{customer.email}"}, "get_path_values()"),
+    (Problem.PATH_NAME_UNKNOWN, {"path": dict.fromkeys(Event, "{x}")}, ".path has {x}"),
+    (Problem.REMOTE_ID_UNDECLARED, {"path": "a/{remote_id}"}, "get_remote_id()"),
+    (Problem.REMOTE_ID_TOO_EARLY, {"path": "{remote_id}", "remote_id": "id"}, "'created'"),
+    (Problem.REMOTE_ID_UNORDERED, {"remote_id": "id", "ordered": False}, "ordered = True"),
+    (
+        Problem.REMOTE_ID_UNORDERED,
+        {"get_remote_id": answer("7"), "ordered": False},
+        "ordered = True",
+    ),
+    (Problem.EVENT_WITHOUT_ENTRY, {"path": {"created": "a"}, "on": ["created", "paid"]}, "'paid'"),
+    (Problem.EVENT_WITHOUT_ENTRY, {"method": {"created": "POST"}}, ".method has no entry for"),
+    (Problem.METHOD_INVALID, {"method": "PO ST"}, "'PO ST', which is no HTTP method"),
+    (Problem.METHOD_INVALID, {"method": ""}, "no HTTP method"),
+    (Problem.METHOD_INVALID, {"method": None}, "no HTTP method"),
+    (Problem.METHOD_INVALID, {"method": "X" * 17}, "no HTTP method"),
+    (Problem.METHOD_INVALID, {"method": dict.fromkeys(Event, "GET\r\n")}, "no HTTP method"),
+    (Problem.VALUE_INVALID, {"encoding": "xml"}, ".encoding is 'xml'. | Use one of"),
+    (Problem.VALUE_INVALID, {"envelope": "fancy"}, ".envelope is 'fancy'"),
+    (Problem.VALUE_INVALID, {"snapshot": "later"}, ".snapshot is 'later'"),
+    (Problem.VALUE_INVALID, {"retry": {"delays": [0]}}, ".retry is no RetryPolicy"),
+    (Problem.VALUE_INVALID, {"remote_id": ["id"]}, ".remote_id must be a string"),
+    (Problem.VALUE_INVALID, {"name": "x" * 151}, ".name is longer than 150"),
+    (Problem.VALUE_INVALID, {"headers": ["Accept"]}, ".headers must be a dict"),
+    (Problem.VALUE_INVALID, {"headers": {"a b": "c"}}, "'a b'"),
+    *((Problem.HEADER_CONFIDENTIAL, {"headers": {name: "x"}}, f"'{name}'") for name in HEADERS),
+    (Problem.HEADER_CONFIDENTIAL, {"headers": {"Cookie": "x"}}, f'{ENDPOINTS}["crm"]["HEADERS"]'),
+    (Problem.ATTRIBUTE_NOT_YET, {"m2m_fields": ["tags"]}, ".m2m_fields asks for"),
+    (Problem.ATTRIBUTE_NOT_YET, {"latest_wins": True}, ".latest_wins asks for"),
+    (Problem.ATTRIBUTE_NOT_YET, {"delay": 3}, ".delay asks for"),
+    (Problem.ATTRIBUTE_NOT_YET, {"snapshot": "send"}, ".snapshot asks for"),
+    (Problem.ATTRIBUTE_NOT_YET, {"envelope": "standard"}, ".envelope asks for"),
+    (Problem.ATTRIBUTE_NOT_YET, {"get_files": answer({})}, ".get_files asks for"),
+    (Problem.ATTRIBUTE_NOT_YET, {"send": answer()}, "not yet built"),
+]
+
+
+@pytest.mark.parametrize(("problem", "attributes", "words"), DECLARED)
+def test_faulty_declaration_is_told_with_its_class_and_cure(declare, problem, attributes, words):
+    declare(**attributes)
+
+    found = told()
+
+    # One fault is one id: nothing that follows from it is told as well.
+    assert list(found) == [problem.id]
+    assert any(words in text for text in found[problem.id])
+    assert all(text.startswith(WHERE) for text in found[problem.id])
+
+
+def test_every_fault_is_told_at_once(declare):
+    declare(endpoint="crn", fields=["numbr"], path="{numbr}", delay=3)
+
+    assert set(told()) == {
+        Problem.ENDPOINT_UNKNOWN.id,
+        Problem.LOOKUP_UNKNOWN.id,
+        Problem.PATH_NAME_UNKNOWN.id,
+        Problem.ATTRIBUTE_NOT_YET.id,
+    }
+
+
+def test_fault_of_a_class_is_told_once_for_all_its_models(declare):
+    declare(Order, Place, endpoint="")
+
+    assert len(told(Problem.ENDPOINT_MISSING)) == 1
+
+
+def test_each_unknown_lookup_is_told(declare):
+    declare(fields=["numbr", "number", "statos"])
+
+    assert len(told(Problem.LOOKUP_UNKNOWN)) == 2
+
+
+def test_empty_lists_of_what_is_not_yet_built_ask_for_nothing(declare):
+    declare(m2m_fields=[], latest_wins=False, delay=0.0)
+
+    assert told() == {}
+
+
+def test_remote_id_may_be_the_model_s_own_attribute(declare, monkeypatch):
+    monkeypatch.setattr(Order, "remote_id", property(lambda self: self.crm_id), raising=False)
+    declare(path="orders/{remote_id}")
+
+    assert told() == {}
+
+
+def test_remote_id_in_a_path_that_creates_nothing_is_fine(declare):
+    declare(path="orders/{remote_id}", on=[Event.UPDATED], remote_id="id")
+
+    assert told() == {}
+
+
+def test_column_of_a_parent_s_table_can_not_be_tracked(declare):
+    declare(PriorityOrder, when_changed=["number"])
+
+    assert "'number' is a column of shop.Order" in told(Problem.TRACKED_INVALID)[0]
+
+
+def test_column_that_the_database_computes_can_not_be_tracked(declare, monkeypatch):
+    monkeypatch.setattr(Animal._meta.get_field("age"), "generated", True, raising=False)
+    declare(Animal, track=["age"])
+
+    assert "computed by the database" in told(Problem.TRACKED_INVALID)[0]
+
+
+def test_name_of_two_classes_is_told(declare):
+    declare(name="Old", name_="")
+    taken = {"__qualname__": "Elsewhere.Old"}
+    declare(Place, name="Old", **taken)
+
+    (text,) = told(Problem.NAME_TAKEN)
+
+    assert "tests.test_checks.Elsewhere.Old" in text
+    assert "as has tests.test_checks.Old" in text
+
+
+# --- the model and its database
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [(Stamped, "abstract"), (Legacy, "unmanaged"), (Delivery, "belongs to the outbox")],
+)
+def test_model_without_a_table_of_its_own_is_refused(declare, model, words):
+    declare(model, fields=["no_such_field"])
+
+    found = told()
+
+    assert list(found) == [Problem.MODEL_REFUSED.id]
+    assert words in found[Problem.MODEL_REFUSED.id][0]
+
+
+def test_swapped_model_is_refused(declare, monkeypatch):
+    monkeypatch.setattr(Place._meta, "swapped", "shop.Spot")
+    declare(Place)
+
+    assert "swapped for shop.Spot" in told(Problem.MODEL_REFUSED)[0]
+
+
+class ShopElsewhere:
+    """Writes the shop to a database that gets no table of this package."""
+
+    def db_for_write(self, model, **hints):
+        return "other" if model._meta.app_label == "shop" else None
+
+    def allow_migrate(self, db, app_label, **hints):
+        return app_label != "signal_dispatch" or db == "default"
+
+
+def test_database_without_an_outbox_is_told(declare, settings):
+    settings.DATABASE_ROUTERS = [f"{__name__}.ShopElsewhere"]
+    declare()
+
+    found = told(Problem.OUTBOX_MISSING)
+
+    assert len(found) == 3
+    assert "written to the database 'other'" in found[0]
+
+
+def test_models_on_a_database_with_an_outbox_are_fine(declare, settings):
+    settings.DATABASE_ROUTERS = [f"{__name__}.ShopElsewhere"]
+    declare(User)
+
+    assert told() == {}
+
+
+@pytest.mark.parametrize("mode", [None, "deferred"])
+def test_sqlite_in_its_default_mode_is_warned_of_once(declare, monkeypatch, mode):
+    connection = connections["default"]
+    monkeypatch.setattr(connection, "vendor", "sqlite")
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "transaction_mode", mode)
+    declare(Order, Place)
+
+    (text,) = told(Problem.SQLITE_NOT_IMMEDIATE)
+
+    assert 'Set DATABASES["default"]["OPTIONS"]["transaction_mode"] = "IMMEDIATE".' in text
+
+
+def test_other_databases_have_no_such_mode(declare, monkeypatch):
+    monkeypatch.setattr(connections["default"], "vendor", "postgresql")
+    monkeypatch.setitem(connections["default"].settings_dict, "OPTIONS", {})
+    declare()
+
+    assert told() == {}
+
+
+# --- settings
+
+CONFIGURED = [
+    (Problem.SETTING_INVALID, {ENDPOINTS: []}, "SIGNAL_DISPATCH_ENDPOINTS must be a dict"),
+    (Problem.SETTING_INVALID, {BACKENDS: 3}, "SIGNAL_DISPATCH_BACKENDS must be a dict"),
+    (Problem.SETTING_INVALID, {"SIGNAL_DISPATCH_LEASE_SECONDS": "60"}, "a number of seconds"),
+    (Problem.SETTING_INVALID, {"SIGNAL_DISPATCH_RETENTION": {"x": 1}}, "does not know 'x'"),
+    (Problem.SETTING_INVALID, {"SIGNAL_DISPATCH_ENVIRONMENT": 3}, "ENVIRONMENT must be a string"),
+    (Problem.SETTING_INVALID, {"SIGNAL_DISPATCH_ENVIRONMENT": "x" * 65}, "longer than 64"),
+    (Problem.SETTING_UNKNOWN, {"SIGNAL_DISPATCH_ENVIROMENT": "x"}, "_ENVIRONMENT'?"),
+    (Problem.ENDPOINT_INVALID, {ENDPOINTS: {"crm": {"URL": "crm.example.com"}}}, '["crm"]["URL"]'),
+    (
+        Problem.ENDPOINT_INVALID,
+        {ENDPOINTS: {"crm": {"URL": URL, "TIMOUT": 3}}},
+        "did you mean TIMEOUT?",
+    ),
+    (Problem.ENDPOINT_INVALID, {ENDPOINTS: {"crm": {"URL": URL, "VERIFY": ""}}}, '["VERIFY"]'),
+    (
+        Problem.ENDPOINT_INVALID,
+        {ENDPOINTS: {"crm": {"URL": URL, "AUTH": "shop.nowhere.auth"}}},
+        '["crm"]["AUTH"] can\'t be imported',
+    ),
+    (
+        Problem.ENDPOINT_INVALID,
+        {ENDPOINTS: {"crm": {"URL": URL, "SESSION": "sys.path"}}},
+        '["crm"]["SESSION"] names something that is not callable',
+    ),
+    (
+        Problem.ENDPOINT_INVALID,
+        {ENDPOINTS: {"crm": {"URL": URL}, "x" * 151: {"URL": URL}}},
+        "alias of at most 150",
+    ),
+    *(
+        (
+            Problem.ENDPOINT_KEY_NOT_YET,
+            {ENDPOINTS: {"crm": {"URL": URL, key: value}}},
+            f'SIGNAL_DISPATCH_ENDPOINTS["crm"]["{key}"] asks for something that is not yet built',
+        )
+        for key, value in {
+            "RATE": "10/s",
+            "BREAKER": {"failures": 5},
+            "SECRETS": ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
+            "RESOLVER": "shop.tenants.resolve",
+            "ALLOW_PRIVATE_ADDRESSES": False,
+        }.items()
+    ),
+    (
+        Problem.BACKEND_UNKNOWN,
+        {ENDPOINTS: {"crm": {"URL": URL, "BACKEND": "defalt"}}},
+        "Did you mean 'default'?",
+    ),
+    (Problem.BACKEND_INVALID, {BACKENDS: {"default": {}}}, '["default"]["BACKEND"] names no'),
+    (
+        Problem.BACKEND_INVALID,
+        {BACKENDS: {"default": {"BACKEND": "signal_dispatch.backends.nowhere.Backend"}}},
+        "names no backend class",
+    ),
+    (
+        Problem.BACKEND_INVALID,
+        {BACKENDS: {"default": {"BACKEND": "signal_dispatch.RetryPolicy", "OPTIONS": {}}}},
+        "",
+    ),
+    (
+        Problem.BACKEND_INVALID,
+        {BACKENDS: {"default": {"BACKEND": "builtins.str"}}},
+        '["BACKEND"] names str, which is no BaseBackend',
+    ),
+    (
+        Problem.BACKEND_INVALID,
+        {
+            BACKENDS: {
+                "default": {
+                    "BACKEND": "signal_dispatch.backends.deferred.DeferredBackend",
+                    "OPTIONS": {"speed": 3},
+                }
+            }
+        },
+        '["default"]["OPTIONS"]',
+    ),
+    (
+        Problem.BACKEND_INVALID,
+        {
+            BACKENDS: {
+                "default": {
+                    "BACKEND": "signal_dispatch.backends.deferred.DeferredBackend",
+                    "OPTION": {},
+                }
+            }
+        },
+        '["default"]["OPTION"] is no key of a backend',
+    ),
+    (Problem.LEASE_TOO_SHORT, {"SIGNAL_DISPATCH_LEASE_SECONDS": 16}, "to 19 or more"),
+    (
+        Problem.LEASE_TOO_SHORT,
+        {ENDPOINTS: {"crm": {"URL": URL, "DEADLINE": 59}}},
+        'DEADLINE of SIGNAL_DISPATCH_ENDPOINTS["crm"] (59)',
+    ),
+    (
+        Problem.IMMEDIATE_OUTSIDE_DEBUG,
+        {BACKENDS: {"default": {"BACKEND": "signal_dispatch.backends.immediate.ImmediateBackend"}}},
+        "is the ImmediateBackend",
+    ),
+    # RetryPolicy(alias) and others of the site's classes raise what they like.
+    (Problem.CHECK_BROKEN, {BACKENDS: {"default": {"BACKEND": 3}}}, "can't be checked"),
+]
+
+
+@pytest.mark.parametrize(("problem", "changed", "words"), CONFIGURED)
+def test_faulty_setting_is_told_with_its_path_and_cure(declare, settings, problem, changed, words):
+    for name, value in changed.items():
+        setattr(settings, name, value)
+    declare(get_endpoint=answer("crm"))
+
+    found = told()
+
+    assert list(found) == [problem.id]
+    assert any(words in text for text in found[problem.id])
+    assert all(text.startswith("SIGNAL_DISPATCH_") for text in found[problem.id])
+
+
+def test_no_message_repeats_a_secret(declare, settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {
+        "crm": {
+            "URL": "ftp://hooks.example.com/T00/s3cret",
+            "HEADERS": {"Authorization": "s3cret\n"},
+            "AUTH": ["s3cret"],
+            "QUERY": {"key": b"s3cret"},
+            "SECRETS": ["s3cret"],
+            "RATE": "s3cret",
+        }
+    }
+    declare(headers={"X-Token": "s3cret"})
+
+    assert "s3cret" not in repr(checks.check())
+
+
+def test_each_faulty_setting_is_told_although_others_are_faulty(declare, settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": "x"}, "erp": {"RATE": "1/s"}}
+    settings.SIGNAL_DISPATCH_LEASE_SECONDS = 0
+    declare(endpoint="erp")
+
+    found = told()
+
+    assert len(found[Problem.ENDPOINT_INVALID.id]) == 2
+    assert len(found[Problem.SETTING_INVALID.id]) == 1
+    assert Problem.ENDPOINT_KEY_NOT_YET.id in found
+
+
+def test_private_addresses_that_only_a_resolver_forbids_are_not_told(declare, settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": URL, "RESOLVER": "shop.tenants.resolve"}}
+    declare()
+
+    assert len(told(Problem.ENDPOINT_KEY_NOT_YET)) == 1
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"slow": {"URL": URL, "BACKEND": "now"}},
+        {"crm": {"URL": URL, "BACKEND": "now", "ENABLED": False}},
+    ],
+    ids=["no dispatch", "not enabled"],
+)
+def test_backend_that_nobody_uses_is_not_asked(declare, settings, others):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": URL}, **others}
+    settings.SIGNAL_DISPATCH_BACKENDS = {
+        "default": {"BACKEND": "signal_dispatch.backends.deferred.DeferredBackend"},
+        "now": {"BACKEND": "signal_dispatch.backends.immediate.ImmediateBackend"},
+    }
+    declare()
+
+    assert told() == {}
+
+
+def test_uwsgi_without_threads_is_warned_of(declare, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(opt={}))
+    declare()
+
+    assert list(told()) == [Problem.UWSGI_WITHOUT_THREADS.id]
+
+
+def test_checks_start_no_thread_and_make_no_query(declare, django_assert_num_queries, db):
+    declare()
+
+    with django_assert_num_queries(0):
+        checks.check()
+
+    assert all(backend._worker is None for backend in backends.made())
+
+
+# --- a dispatch's own checks
+
+
+def test_messages_of_the_dispatch_s_own_check_are_told(declare):
+    declare(check=answer([Info("hello", id="shop.I001")]))
+
+    assert list(told()) == ["shop.I001"]
+
+
+@pytest.mark.parametrize("raised", [ValueError("no such luck"), models.Model.DoesNotExist()])
+def test_check_that_raises_is_told_and_hides_no_other(declare, raised):
+    def check(self):
+        raise raised
+
+    declare(check=check, delay=3)
+
+    found = told()
+
+    assert set(found) == {Problem.CHECK_BROKEN.id, Problem.ATTRIBUTE_NOT_YET.id}
+    assert found[Problem.CHECK_BROKEN.id][0].startswith(f"{WHERE}.check() can't be checked: ")
+
+
+def test_check_that_answers_nothing_is_told(declare):
+    declare(check=answer(None))
+
+    assert "TypeError" in told(Problem.CHECK_BROKEN)[0]
+
+
+# --- the whole way
+
+
+def test_manage_check_refuses_a_user_without_fields(declare):
+    declare(User, fields=None)
+
+    with pytest.raises(SystemCheckError, match="no password hash of auth.User ever leaves"):
+        call_command("check")
+
+
+def test_manage_check_runs_them_by_their_tag(declare):
+    declare(endpoint="crn")
+
+    with pytest.raises(SystemCheckError, match=r"signal_dispatch\.E021"):
+        call_command("check", tags=[checks.TAG])
+
+
+def test_ids_are_unique_and_of_the_kind_their_letter_says():
+    ids = [problem.id for problem in Problem.__members__.values()]
+    kinds = {problem.value[0]: type(problem.message("", hint="")) for problem in Problem}
+
+    assert len(set(ids)) == len(ids)
+    assert kinds == {"E": Error, "W": Warning}
+
+
+def test_every_id_is_exercised_here():
+    alone = {
+        Problem.NAME_TAKEN,
+        Problem.MODEL_REFUSED,
+        Problem.OUTBOX_MISSING,
+        Problem.SQLITE_NOT_IMMEDIATE,
+        Problem.UWSGI_WITHOUT_THREADS,
+    }
+    in_tables = {problem for problem, *_ in [*DECLARED, *CONFIGURED]}
+
+    assert alone | in_tables == set(Problem)

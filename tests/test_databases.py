@@ -1,0 +1,115 @@
+"""The clock in SQL and the way a transaction begins, on the database of this run."""
+
+from datetime import UTC, datetime
+
+import pytest
+from django.db import NotSupportedError, connection, transaction
+from django.test.utils import CaptureQueriesContext
+
+from signal_dispatch.databases import (
+    DatabaseNow,
+    SecondsFromNow,
+    joined_transaction,
+    now_sql,
+    outbox_aliases,
+    own_transaction,
+    row_lock,
+)
+from signal_dispatch.models import Delivery
+from tests.deliveries import delivery
+
+
+@pytest.mark.django_db
+def test_the_clock_is_utc_and_counts_seconds():
+    before = datetime.now(UTC)
+    made = delivery(available_at=DatabaseNow(90))
+    made.refresh_from_db()
+
+    assert -2 < (made.available_at - before).total_seconds() - 90 < 2
+
+
+@pytest.mark.django_db
+def test_the_clock_goes_on_within_a_transaction():
+    first = delivery(available_at=DatabaseNow())
+    for _ in range(50):
+        second = delivery(available_at=DatabaseNow())
+    first.refresh_from_db()
+    second.refresh_from_db()
+
+    assert second.available_at > first.available_at
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("seconds", [-30.0, 45.5])
+def test_seconds_from_now_may_be_past_or_to_come(seconds):
+    made = delivery(available_at=DatabaseNow(seconds))
+    rows = Delivery.objects.filter(pk=made.pk)
+
+    (left,) = rows.annotate(left=SecondsFromNow("available_at")).values_list("left", flat=True)
+
+    assert abs(float(left) - seconds) < 2
+
+
+def test_another_database_is_refused_by_name():
+    class Oracle:
+        vendor, alias = "oracle", "old"
+
+    with pytest.raises(NotSupportedError, match="oracle.*'old'"):
+        now_sql(Oracle())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_own_transactions_take_the_write_lock_at_once_on_sqlite():
+    if connection.vendor != "sqlite":
+        pytest.skip("Only SQLite has one writer.")
+    with CaptureQueriesContext(connection, ) as queries, own_transaction("default"):
+        pass
+    assert "BEGIN IMMEDIATE" in [query["sql"] for query in queries]
+
+    with CaptureQueriesContext(connection) as queries, transaction.atomic():
+        pass
+    assert "BEGIN" in [query["sql"] for query in queries], "the site's own stay as they are"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_own_transaction_is_undone_by_an_error():
+    with pytest.raises(RuntimeError), own_transaction("default"):
+        delivery()
+        raise RuntimeError
+
+    assert not Delivery.objects.exists()
+    assert not connection.in_atomic_block
+
+
+@pytest.mark.django_db(transaction=True)
+def test_joined_transaction_tells_whether_it_is_its_own():
+    with joined_transaction("default") as alone:
+        assert alone
+        with joined_transaction("default") as inner:
+            assert not inner
+    with transaction.atomic(), joined_transaction("default") as alone:
+        assert not alone
+    transaction.set_autocommit(False)
+    try:
+        with joined_transaction("default") as alone:
+            assert not alone
+            assert not connection.in_atomic_block
+    finally:
+        transaction.rollback()
+        transaction.set_autocommit(True)
+
+
+def test_the_outbox_stands_where_the_routers_let_it(settings):
+    assert outbox_aliases(Delivery) == ["default", "other"]
+    settings.DATABASE_ROUTERS = [NotOnOther()]
+    assert outbox_aliases(Delivery) == ["default"]
+
+
+class NotOnOther:
+    def allow_migrate(self, db, app_label, **hints):
+        return db != "other"
+
+
+def test_rows_are_locked_where_the_database_can():
+    expected = {"sqlite": None, "postgresql": {"no_key": True}, "mysql": {}}
+    assert row_lock("default") == expected[connection.vendor]

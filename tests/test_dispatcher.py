@@ -1,0 +1,428 @@
+"""Which deliveries a change makes, what they carry, and what happens when they can't be built."""
+
+import re
+from decimal import Decimal
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+from django.db.models import F
+from django.test.utils import CaptureQueriesContext
+
+from signal_dispatch import Event, ModelDispatch, suppressed
+from signal_dispatch.models import Delivery, State
+from signal_dispatch.signals import delivery_enqueued
+from tests.shop.models import Customer, Order, Tag
+
+pytestmark = pytest.mark.django_db
+
+
+def last():
+    return Delivery.objects.latest("id")
+
+
+def events():
+    return list(Delivery.objects.order_by("id").values_list("event", flat=True))
+
+
+# What a delivery carries.
+
+
+def test_a_delivery_carries_method_path_headers_and_payload(declare):
+    declare(
+        Order,
+        path="orders/{number}{?status}",
+        method={"created": "put", "updated": "PATCH", "deleted": "DELETE"},
+        headers={"X-Source": "shop"},
+        fields=["number", "total", "customer__email", "customer"],
+    )
+    customer = Customer.objects.create(name="c", email="c@example.com")
+    Order.objects.create(number="A/1", total=12, status="paid", customer=customer)
+
+    made = last()
+    assert (made.method, made.path) == ("PUT", "orders/A%2F1?status=paid")
+    assert made.headers == {"X-Source": "shop", "Content-Type": "application/json"}
+    assert made.payload == {
+        "number": "A/1",
+        "total": "12.00",
+        "customer__email": "c@example.com",
+        "customer": customer.pk,
+    }
+    assert (made.state, made.environment, made.endpoint) == ("pending", "", "crm")
+    assert (made.model, made.dispatch) == ("shop.order", "shop.Told")
+
+
+def test_a_form_is_encoded_as_one(declare):
+    declare(Order, encoding="form")
+    Order.objects.create(number="A 1", status="ü")
+
+    assert bytes(last().body) == b"number=A+1&status=%C3%BC"
+    assert last().headers["Content-Type"] == "application/x-www-form-urlencoded"
+    assert last().payload == {"number": "A 1", "status": "ü"}
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_methods_without_a_body_carry_none_unless_asked(declare, method):
+    declare(Order, method=method)
+    Order.objects.create(number="A-1")
+    assert bytes(last().body) == b""
+
+    class WithPayload(ModelDispatch):
+        def get_payload(self, instance, change):
+            return {"why": "asked for"}
+
+    declare(Order, name="shop.Other", base=WithPayload, method=method)
+    Order.objects.create(number="A-2")
+    assert last().payload == {"why": "asked for"}
+
+
+def test_empty_fields_mean_no_body(declare):
+    declare(Order, fields=())
+    Order.objects.create(number="A-1")
+
+    assert (bytes(last().body), last().headers) == (b"", {})
+
+
+def test_a_serializer_gives_the_payload(declare):
+    class Serializer:
+        def __init__(self, instance):
+            self.data = {"id": instance.pk, "total": Decimal("1.50")}
+
+    declare(Order, fields=None, serializer_class=Serializer)
+    order = Order.objects.create(number="A-1")
+
+    assert last().payload == {"id": order.pk, "total": "1.50"}
+
+
+def test_hooks_see_the_instance_as_post_save_shows_it(declare):
+    seen = []
+
+    class Looking(ModelDispatch):
+        def should_send(self, order, change):
+            seen.append((order.pk is not None, order._state.db, order._state.adding, change.using))
+            return True
+
+    declare(Order, base=Looking)
+    Order.objects.create(number="A-1")
+
+    assert seen == [(True, "default", False, "default")]
+
+
+def test_one_class_for_two_models_stores_each_model(declare):
+    declare(Order, Customer, fields=["pk"])
+    Order.objects.create(number="A-1")
+    Customer.objects.create(name="c")
+
+    assert list(Delivery.objects.order_by("id").values_list("dispatch", "model")) == [
+        ("shop.Told", "shop.order"),
+        ("shop.Told", "shop.customer"),
+    ]
+
+
+# Whether, and to whom.
+
+
+def test_should_send_and_get_event_decide(declare):
+    class Choosing(ModelDispatch):
+        def get_event(self, order, change):
+            return {"hidden": Event.DELETED, "quiet": None}.get(order.status, change.event)
+
+        def should_send(self, order, change):
+            return order.status != "draft"
+
+    declare(Order, base=Choosing, on=[Event.UPDATED])
+    order = Order.objects.create(number="A-1")
+    for status in ["draft", "paid", "quiet", "hidden"]:
+        order.status = status
+        order.save()
+
+    assert events() == ["updated", "deleted"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (None, []),
+        ("hubspot", ["hubspot"]),
+        (["crm", "hubspot", "crm"], ["crm", "hubspot"]),
+        ([], []),
+    ],
+)
+def test_get_endpoint_names_none_one_or_several(declare, answer, expected):
+    class Routed(ModelDispatch):
+        def get_endpoint(self, order, change):
+            return answer
+
+    declare(Order, base=Routed)
+    Order.objects.create(number="A-1")
+
+    assert sorted(Delivery.objects.values_list("endpoint", flat=True)) == expected
+
+
+def test_a_disabled_endpoint_records_nothing(declare, settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {
+        "crm": {"URL": "https://crm.example.com/", "ENABLED": False}
+    }
+    declare(Order)
+    Order.objects.create(number="A-1")
+
+    assert not Delivery.objects.exists()
+
+
+def test_an_unknown_alias_is_recorded_for_whoever_knows_it(declare):
+    class Routed(ModelDispatch):
+        def get_endpoint(self, order, change):
+            return "elsewhere"
+
+    declare(Order, base=Routed)
+    Order.objects.create(number="A-1")
+
+    assert (last().state, last().endpoint, last().held_by) == ("pending", "elsewhere", "")
+
+
+def test_the_environment_is_stored(declare, settings):
+    settings.SIGNAL_DISPATCH_ENVIRONMENT = "staging"
+    declare(Order)
+    Order.objects.create(number="A-1")
+
+    assert last().environment == "staging"
+
+
+def test_suppressed_changes_make_no_delivery(declare):
+    told = declare(Order)
+    declare(Order, name="shop.Other")
+    with suppressed():
+        Order.objects.create(number="A-1")
+    assert events() == []
+    with suppressed(told):
+        Order.objects.create(number="A-2")
+    with suppressed("shop.Other"):
+        Order.objects.create(number="A-3")
+
+    assert list(Delivery.objects.order_by("id").values_list("dispatch", flat=True)) == [
+        "shop.Other",
+        "shop.Told",
+    ]
+
+
+def test_a_receiver_hears_of_what_is_enqueued(declare):
+    heard = []
+
+    def hear(sender, delivery, using, **kwargs):
+        heard.append((delivery.pk, delivery.state, using))
+
+    declare(Order)
+    delivery_enqueued.connect(hear)
+    try:
+        Order.objects.create(number="A-1")
+    finally:
+        delivery_enqueued.disconnect(hear)
+
+    assert heard == [(last().pk, "pending", "default")]
+
+
+# What changed.
+
+
+@pytest.mark.parametrize(
+    ("save", "told"),
+    [
+        (lambda o: o.save(), False),
+        (lambda o: (setattr(o, "notes", "n"), o.save()), False),
+        (lambda o: (setattr(o, "status", "paid"), o.save()), True),
+        (lambda o: (setattr(o, "status", "paid"), o.save(update_fields=["notes"])), False),
+        (lambda o: (setattr(o, "total", "1"), o.save()), False),
+        (lambda o: (setattr(o, "total", F("total") + 0), o.save()), False),
+        (lambda o: (setattr(o, "total", F("total") + 1), o.save()), True),
+        (lambda o: (o.data.update(new=1), o.save()), True),
+        (lambda o: (setattr(Order.objects.only("notes").get(), "notes", "n"), o.save()), False),
+        (lambda o: (Order.objects.update(status="paid"), o.save()), True),
+    ],
+    ids=[
+        "nothing",
+        "another field",
+        "status",
+        "not written",
+        "same as text",
+        "expression, same",
+        "expression",
+        "in-place JSON",
+        "only()",
+        "stale",
+    ],
+)
+def test_when_changed_compares_with_what_stood_in_the_database(declare, save, told):
+    declare(Order, when_changed=["status", "total", "data"])
+    order = Order.objects.create(number="A-1", total=1)
+    Delivery.objects.all().delete()
+    save(Order.objects.get())
+
+    assert events() == (["updated"] if told else [])
+    assert order.pk is not None
+
+
+def test_hooks_are_told_old_and_new_values(declare):
+    seen = []
+
+    class Looking(ModelDispatch):
+        def should_send(self, order, change):
+            if change.event == Event.UPDATED:
+                seen.append(
+                    (
+                        dict(change.old),
+                        change.changed("status"),
+                        change.became("status", "paid"),
+                        change.changed("total"),
+                        change.changed("customer"),
+                    )
+                )
+            return True
+
+    declare(Order, base=Looking, when_changed=["status"], track=["total", "customer"])
+    order = Order.objects.create(number="A-1")
+    order.status = "paid"
+    order.save()
+
+    old = {"status": "draft", "total": Decimal("0.00"), "customer": None}
+    assert seen == [(old, True, True, False, False)]
+
+
+def test_created_counts_as_changed_in_everything(declare):
+    seen = []
+
+    class Looking(ModelDispatch):
+        def should_send(self, order, change):
+            seen.append((change.changed("anything"), change.became("status", "draft"), change.old))
+            return True
+
+    declare(Order, base=Looking, track=["status"])
+    Order.objects.create(number="A-1")
+
+    assert seen == [(True, True, {})]
+
+
+def test_an_untracked_name_is_an_error_that_names_the_cure(declare):
+    class Careless(ModelDispatch):
+        def should_send(self, order, change):
+            return change.changed("notes")
+
+    declare(Order, base=Careless, on=[Event.UPDATED])
+    order = Order.objects.create(number="A-1")
+    with pytest.raises(ValueError, match="'notes'.*'track'"):
+        order.save()
+
+
+def test_nothing_is_read_for_dispatches_that_track_nothing(declare):
+    declare(Order)
+    order = Order.objects.create(number="A-1")
+    with CaptureQueriesContext(connection) as queries:
+        order.save()
+    words = [q["sql"].split()[0] for q in queries]
+    assert words == ["UPDATE", "INSERT"]
+
+
+# Errors of the site's own code.
+
+
+class Broken(ModelDispatch):
+    """Fails where the order says so."""
+
+    def should_send(self, order, change):
+        if order.status == "should_send":
+            raise KeyError("oops")
+        return True
+
+    def get_payload(self, order, change):
+        if order.status == "query":
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT nothing FROM nowhere")
+        return {"total": float("nan") if order.status == "nan" else 1, "o": self._odd(order)}
+
+    def _odd(self, order):
+        return object() if order.status == "odd" else None
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        ("should_send", r"shop\.Told: should_send\(\) raised KeyError: 'oops'"),
+        ("query", r"shop\.Told: get_payload\(\) raised (Operational|Programming)Error"),
+        ("nan", r"shop\.Told: .*total.*"),
+        ("odd", r"shop\.Told: .*object.*'o'"),
+    ],
+)
+def test_an_error_leaves_the_save_and_a_failed_delivery(
+    declare, as_in_production, status, sentence
+):
+
+
+    declare(Order, base=Broken)
+    with transaction.atomic():
+        Order.objects.create(number="A-1", status=status)
+        Tag.objects.create(name="the transaction is still good")
+
+    assert Order.objects.count() == Tag.objects.count() == 1
+    assert (last().state, last().error_class) == (State.FAILED, "build")
+    assert re.match(sentence, last().reason), last().reason
+
+
+def test_in_tests_an_error_is_raised(declare):
+    declare(Order, base=Broken)
+    with pytest.raises(KeyError):
+        Order.objects.create(number="A-1", status="should_send")
+
+
+@pytest.mark.parametrize("value", ["../..", "..", ".", "", None])
+def test_a_value_that_would_leave_the_path_is_failed_and_nothing_is_sent(
+    declare, as_in_production, value
+):
+    class Odd(ModelDispatch):
+        def get_path_values(self, order, change):
+            return {"slug": value}
+
+    declare(Order, base=Odd, path="orders/{slug}")
+    Order.objects.create(number="A-1")
+
+    assert (last().state, last().error_class) == ("failed", "build")
+    assert "slug" in last().reason
+
+
+def test_a_value_with_marks_is_one_segment(declare):
+    declare(Order, path="orders/{number}/lines")
+    Order.objects.create(number="a/b?c#d")
+
+    assert last().path == "orders/a%2Fb%3Fc%23d/lines"
+
+
+def test_a_missing_related_object_is_failed(declare, as_in_production):
+    declare(Order, fields=["customer__email"])
+    order = Order(number="A-1", customer_id=999)
+    with connection.constraint_checks_disabled():
+        order.save()
+        assert (last().state, last().error_class) == ("failed", "build")
+        assert "customer__email" in last().reason
+        order.customer_id = None
+        order.save()
+
+
+def test_an_event_without_path_is_failed(declare, as_in_production):
+    declare(Order, path={"created": "orders"})
+    order = Order.objects.create(number="A-1")
+    order.save()
+
+    assert last().state == "failed"
+    assert "'updated'" in last().reason
+
+
+def test_five_megabytes_are_carried_whole(declare):
+    declare(Order, fields=["notes"])
+    notes = "x" * 5_000_000
+    Order.objects.create(number="A-1", notes=notes)
+
+    assert last().payload == {"notes": notes}
+
+
+def test_user_code_without_queries_costs_no_savepoint(declare):
+    declare(Order, fields=["number"])
+    with CaptureQueriesContext(connection) as queries:
+        Order.objects.create(number="A-1")
+    assert not [q["sql"] for q in queries if "SAVEPOINT" in q["sql"].upper()]
