@@ -9,10 +9,15 @@ from signal_dispatch.models import Delivery
 from tests.shop.models import Order
 
 
-@pytest.fixture(params=["real commits", "inside a test case"])
+@pytest.fixture(
+    params=[
+        pytest.param("real commits", marks=pytest.mark.django_db(transaction=True)),
+        pytest.param("inside a test case", marks=pytest.mark.django_db),
+    ]
+)
 def database(request):
     """Run a test in a transaction of its own, and within a test case's."""
-    request.getfixturevalue("transactional_db" if request.param == "real commits" else "db")
+    return request.param
 
 
 pytestmark = pytest.mark.usefixtures("database")
