@@ -5,7 +5,7 @@ from pathlib import Path
 
 BASE_DIR = Path(__file__).resolve().parent
 # Made by the tour; another place keeps two tours apart.
-VAR_DIR = Path(os.environ.get("DEMO_VAR", BASE_DIR / "var"))
+VAR_DIR = Path(os.environ.get("DEMO_VAR") or BASE_DIR / "var").resolve()
 
 DEBUG = True
 ALLOWED_HOSTS = ["localhost", "127.0.0.1"]
@@ -45,6 +45,7 @@ TEMPLATES = [
 ]
 ROOT_URLCONF = "demo_site.urls"
 STATIC_URL = "static/"
+TIME_ZONE = "UTC"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

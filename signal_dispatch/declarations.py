@@ -89,7 +89,7 @@ class ModelDispatch(Generic[ModelT]):
         """Return the stable name: ``name``, or ``"<app_label>.<ClassName>"``."""
         if cls.name:
             return cls.name
-        config = apps.get_containing_app_config(cls.__module__) if apps.ready else None
+        config = apps.get_containing_app_config(cls.__module__) if apps.apps_ready else None
         label = config.label if config else cls.__module__.split(".")[0]
         return f"{label}.{cls.__name__}"
 

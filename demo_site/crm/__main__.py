@@ -1,6 +1,7 @@
 """Run the CRM: ``python -m demo_site.crm --port 8001 --control-port 8002``."""
 
 import argparse
+import contextlib
 import threading
 
 from demo_site.crm.handlers import CRM
@@ -16,10 +17,8 @@ def main() -> None:
     crm = CRM(arguments.port, arguments.control_port)
     crm.api.open()
     crm.control.open()
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()
-    except KeyboardInterrupt:
-        pass
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What the CRM's two ports answer: the API that the shop calls, and the switches beside it."""
 
 import json
+import threading
 import time
 from dataclasses import asdict
 from http import HTTPStatus
@@ -16,6 +17,7 @@ class CRM:
     """The records, the behaviour, and the two ports of one CRM."""
 
     def __init__(self, api_port: int, control_port: int) -> None:
+        self._switching = threading.Lock()
         self.records = Records()
         self.behaviour = Behaviour()
         self.api = Port(api_port, _handler(ApiHandler, self))
@@ -23,11 +25,12 @@ class CRM:
 
     def behave(self, behaviour: Behaviour) -> None:
         """Change the behaviour; the port obeys before this returns."""
-        self.behaviour = behaviour
-        if behaviour.mode is Mode.DOWN:
-            self.api.close()
-        else:
-            self.api.open()
+        with self._switching:
+            self.behaviour = behaviour
+            if behaviour.mode is Mode.DOWN:
+                self.api.close()
+            else:
+                self.api.open()
 
     def snapshot(self) -> dict[str, Any]:
         """Return the behaviour and what is held."""
@@ -40,9 +43,9 @@ class _JSONHandler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
         """Write nothing: calls are noted in the records."""
 
-    def read(self) -> Any:
-        """Return the body. Raises ``ValueError`` if it is no JSON."""
-        return json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+    def read(self) -> bytes:
+        """Return the body. To be read before any answer: what is left unread resets the call."""
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def answer(self, status: int, value: Any) -> None:
         """Send a status with JSON."""
@@ -59,6 +62,7 @@ class ApiHandler(_JSONHandler):
 
     def do_PUT(self) -> None:
         """Behave as told, and note the call."""
+        body = self.read()
         behaviour = self.crm.behaviour
         if behaviour.mode is Mode.SLOW:
             time.sleep(behaviour.seconds)
@@ -67,16 +71,16 @@ class ApiHandler(_JSONHandler):
         if behaviour.mode is Mode.FAIL:
             status, value = behaviour.status, {"error": "told to fail"}
         else:
-            status, value = self._store()
+            status, value = self._store(body)
         self.crm.records.note(self.command, self.path, status)
         self.answer(status, value)
 
-    def _store(self) -> tuple[int, dict[str, Any]]:
+    def _store(self, body: bytes) -> tuple[int, dict[str, Any]]:
         collection, _, number = urlsplit(self.path).path.strip("/").partition("/")
         if collection != "orders" or not number:
             return HTTPStatus.NOT_FOUND, {"error": "orders live under /orders/<number>"}
         try:
-            fields = self.read()
+            fields = json.loads(body)
         except ValueError:
             fields = None
         if not isinstance(fields, dict):
@@ -95,7 +99,7 @@ class ControlHandler(_JSONHandler):
     def do_POST(self) -> None:
         """Take a behaviour."""
         try:
-            self.crm.behave(Behaviour.from_json(self.read()))
+            self.crm.behave(Behaviour.from_json(json.loads(self.read())))
         except ValueError as error:
             self.answer(HTTPStatus.BAD_REQUEST, {"error": str(error)})
         else:

@@ -6,7 +6,7 @@ from demo_site.shop.models import Customer, Order
 
 
 @admin.register(Order)
-class OrderAdmin(admin.ModelAdmin[Order]):
+class OrderAdmin(admin.ModelAdmin):
     """Orders, with what the CRM answered."""
 
     list_display = ["number", "customer", "total", "status", "crm_id"]
@@ -15,7 +15,7 @@ class OrderAdmin(admin.ModelAdmin[Order]):
 
 
 @admin.register(Customer)
-class CustomerAdmin(admin.ModelAdmin[Customer]):
+class CustomerAdmin(admin.ModelAdmin):
     """Customers."""
 
     list_display = ["email"]

@@ -25,12 +25,12 @@ def switch(mode: str) -> None:
     _ask("POST", {"mode": mode})
 
 
-def _ask(method: str, order: dict[str, Any] | None = None) -> dict[str, Any]:
+def _ask(method: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     try:
         with requests.Session() as session:
             session.trust_env = False  # no proxy stands between two ports of one machine
             response = session.request(
-                method, settings.CRM_CONTROL_URL, json=order, timeout=TIMEOUT_SECONDS
+                method, settings.CRM_CONTROL_URL, json=body, timeout=TIMEOUT_SECONDS
             )
             response.raise_for_status()
             return dict(response.json())

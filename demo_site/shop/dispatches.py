@@ -1,9 +1,8 @@
 """Which changes of the shop call whom. Nothing else in the shop knows of it."""
 
+from demo_site.shop.models import Order
 from signal_dispatch import Change, Event, ModelDispatch, Response, register
 from signal_dispatch.models import Delivery
-
-from demo_site.shop.models import Order
 
 
 @register(Order)

@@ -1,7 +1,5 @@
 """The form that adds an order."""
 
-from typing import Any
-
 from django import forms
 from django.db import transaction
 from django.db.models import Max
@@ -14,9 +12,6 @@ class OrderForm(forms.Form):
 
     email = forms.EmailField(label="Customer's e-mail", initial="ada@example.com")
     total = forms.DecimalField(min_value=0, max_digits=10, decimal_places=2, initial="12.50")
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, label_suffix="", **kwargs)
 
     @transaction.atomic
     def save(self) -> Order:

@@ -64,7 +64,9 @@ def switch_crm(request: HttpRequest) -> HttpResponse:
 @require_GET
 def orders_json(request: HttpRequest) -> JsonResponse:
     """Return the orders with their calls, by number."""
-    return JsonResponse({order.number: _as_dict(order) for order in _orders_with_calls()})
+    return JsonResponse(
+        {order.number: _as_dict(order, calls) for order, calls in _orders_with_calls()}
+    )
 
 
 def _render(request: HttpRequest, form: OrderForm, status: int = 200) -> HttpResponse:
@@ -77,22 +79,20 @@ def _render(request: HttpRequest, form: OrderForm, status: int = 200) -> HttpRes
     return render(request, "shop/page.html", context, status=status)
 
 
-def _orders_with_calls() -> list[Order]:
-    """Return the newest orders, each with its deliveries as ``calls``, the latest last."""
-    orders = list(Order.objects.select_related("customer").order_by("-pk")[:SHOWN_ORDERS])
-    calls: dict[Any, list[Delivery]] = {order.pk: [] for order in orders}
-    found = Delivery.objects.filter(dispatch="shop.OrderToCRM", object_pk__in=list(calls))
+def _orders_with_calls() -> list[tuple[Order, list[Delivery]]]:
+    """Return the newest orders, each with its deliveries, the latest last."""
+    orders = Order.objects.select_related("customer").order_by("-pk")[:SHOWN_ORDERS]
+    calls: dict[int, list[Delivery]] = {order.pk: [] for order in orders}
+    found = Delivery.objects.filter(model="shop.order", object_pk__in=list(calls))
     for delivery in found.order_by("pk"):
         calls[delivery.object_pk].append(delivery)
-    for order in orders:
-        order.calls = calls[order.pk]
-    return orders
+    return [(order, calls[order.pk]) for order in orders]
 
 
-def _as_dict(order: Order) -> dict[str, Any]:
+def _as_dict(order: Order, calls: list[Delivery]) -> dict[str, Any]:
     shown = ("state", "attempts", "last_status", "reason")
     return {
         "status": order.status,
         "crm_id": order.crm_id,
-        "calls": [{name: getattr(call, name) for name in shown} for call in order.calls],
+        "calls": [{name: getattr(call, name) for name in shown} for call in calls],
     }

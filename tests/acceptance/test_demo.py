@@ -1,0 +1,90 @@
+"""The demo, as somebody who has just cloned the project plays it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.run import ROOT
+
+# Longer than all of the tour's own deadlines that a healthy run comes near.
+LIMIT_SECONDS = 120
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("DATABASE", "sqlite") != "sqlite", reason="The demo brings its own SQLite."
+)
+
+
+def test_tour_shows_the_call_the_answer_and_the_recovery(tmp_path: Path) -> None:
+    with demo(tmp_path, TOUR="1") as process:
+        told, _ = process.communicate()
+
+    assert process.returncode == 0, told
+    assert re.search(r"The call arrived [\d.]+ s later: the CRM holds A-1 as c-1\.", told)
+    assert "Order.crm_id of A-1 is c-1." in told
+    assert "waits in the outbox: 127.0.0.1:" in told
+    assert re.search(r"up again\.\n   The call arrived [\d.]+ s later: the CRM holds A-3", told)
+    assert told.endswith("All as told.\n")
+
+
+def test_after_the_tour_the_page_is_served_until_ctrl_c(tmp_path: Path) -> None:
+    with demo(tmp_path) as process:
+        url = address_in(process)
+        page = requests.get(url, timeout=10)
+        admin = requests.get(f"{url}admin/", timeout=10)
+        process.send_signal(signal.SIGINT)
+        code = process.wait()
+
+    assert code == 0
+    assert page.status_code == 200
+    assert "A-3" in page.text
+    assert admin.status_code == 200
+    with pytest.raises(requests.ConnectionError):
+        requests.get(url, timeout=10)
+
+
+@contextmanager
+def demo(var: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """Start the tour on free ports; kill it if it outlasts the limit, or the test fails."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "demo_site.tour"],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "TOUR": "",
+            "SHOP_PORT": "0",
+            "CRM_PORT": "0",
+            "DEMO_VAR": str(var),
+            **variables,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    # SIGTERM, so that it ends its own processes first.
+    timer = threading.Timer(LIMIT_SECONDS, process.terminate)
+    timer.start()
+    with process:
+        try:
+            yield process
+        finally:
+            timer.cancel()
+            process.terminate()
+
+
+def address_in(process: subprocess.Popen[str]) -> str:
+    """Read what is told until the page's address comes."""
+    told = []
+    for line in process.stdout or ():
+        told.append(line)
+        if found := re.match(r"Now yours: (\S+)", line):
+            return found[1]
+    raise AssertionError("".join(told))

@@ -1,0 +1,413 @@
+"""One attempt: the call, what the answer means, and what the site's hooks make of it."""
+
+import pytest
+from django.db import transaction
+
+from signal_dispatch import ModelDispatch, Outcome, RetryPolicy
+from signal_dispatch.models import Attempt, Delivery
+from signal_dispatch.signals import attempt_finished, delivery_finished
+from tests.sending import attempt
+from tests.shop.models import Order, Tag
+
+pytestmark = pytest.mark.django_db
+
+
+def only():
+    return Delivery.objects.get()
+
+
+def answer(status, body=b"{}", **headers):
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda request: (status, {"Content-Type": "application/json"} | headers, body)
+
+
+def test_a_call_carries_what_was_recorded_and_what_the_endpoint_adds(declare, receiver, settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {
+        "crm": {"URL": receiver.url, "HEADERS": {"Authorization": "Bearer s3cret"}}
+    }
+    declare(Order, path="orders/{number}", method="PUT", headers={"X-Source": "shop"})
+    Order.objects.create(number="A-1")
+    attempt()
+
+    (request,) = receiver.requests
+    made = only()
+    assert (request.method, request.path) == ("PUT", "/orders/A-1")
+    assert request.json == {"number": "A-1", "status": "draft"}
+    assert request.headers["Authorization"] == "Bearer s3cret"
+    assert request.headers["X-Source"] == "shop"
+    assert request.headers["Idempotency-Key"] == str(made.uid)
+    assert "s3cret" not in str(made.headers)
+
+
+def test_an_answer_is_recorded(declare, receiver):
+    declare(Order)
+    Order.objects.create(number="A-1")
+    receiver.script = answer(201, b'{"id": 7}', X_Trace="t")
+    attempt()
+
+    made, tried = only(), Attempt.objects.get()
+    assert (made.state, made.attempts, made.last_status) == ("delivered", 1, 201)
+    assert made.finished_at is not None
+    assert made.available_at is None
+    assert made.last_duration_ms == tried.duration_ms
+    assert (tried.number, tried.outcome, tried.status_code) == (1, "delivered", 201)
+    assert bytes(tried.response_body) == b'{"id": 7}'
+    assert tried.response_headers["X-Trace"] == "t"
+    assert not tried.truncated
+
+
+@pytest.mark.parametrize("status", [301, 400, 404, 410])
+def test_a_rejection_is_failed_at_once(declare, receiver, status):
+    declare(Order)
+    Order.objects.create(number="A-1")
+    receiver.script = answer(status)
+    attempt()
+
+    assert (only().state, only().error_class, only().attempts) == ("failed", "status", 1)
+    assert str(status) in only().reason
+
+
+def test_a_failure_is_tried_again_until_the_policy_ends(declare, receiver):
+    declare(Order, retry=RetryPolicy([0, 60, 60], jitter=0))
+    Order.objects.create(number="A-1")
+    receiver.script = answer(503)
+    attempt()
+    assert (only().state, only().attempts) == ("pending", 1)
+    assert 50 < (only().available_at - only().created_at).total_seconds() < 70
+    attempt()
+    attempt()
+
+    assert (only().state, only().attempts) == ("failed", 3)
+    assert [a.outcome for a in Attempt.objects.order_by("number")] == ["retry"] * 3
+    keys = {request.headers["Idempotency-Key"] for request in receiver.requests}
+    assert keys == {str(only().uid)}
+
+
+def test_retry_after_is_never_undercut(declare, receiver):
+    declare(Order, retry=RetryPolicy([0, 1, 1], jitter=0))
+    Order.objects.create(number="A-1")
+    receiver.script = answer(429, Retry_After="600")
+    attempt()
+
+    assert (only().available_at - only().created_at).total_seconds() > 595
+
+
+def test_a_network_error_is_a_retry_with_a_class(declare, receiver):
+    declare(Order)
+    Order.objects.create(number="A-1")
+    receiver.close()
+    attempt()
+
+    assert (only().state, only().error_class, only().last_status) == ("pending", "connect", None)
+    assert Attempt.objects.get().error == only().reason
+
+
+# get_outcome
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "reason"),
+    [
+        (Outcome.rejected("It says no."), "failed", "It says no."),
+        (Outcome.retry(reason="Not yet."), "pending", "Not yet."),
+        (Outcome.retry(after=900), "pending", ""),
+        (Outcome.delivered(), "delivered", ""),
+        (None, "delivered", ""),
+    ],
+)
+def test_get_outcome_is_believed(declare, receiver, outcome, state, reason):
+    class Judging(ModelDispatch):
+        def get_outcome(self, delivery, response):
+            return outcome if response.json() == {} else None
+
+    declare(Order, base=Judging)
+    Order.objects.create(number="A-1")
+    attempt()
+
+    assert (only().state, only().reason) == (state, reason)
+    if outcome and outcome.after:
+        assert (only().available_at - only().created_at).total_seconds() > 890
+
+
+def test_a_conflict_may_mean_delivered(declare, receiver):
+    class HasIt(ModelDispatch):
+        def get_outcome(self, delivery, response):
+            return Outcome.delivered() if response.status_code == 409 else None
+
+    declare(Order, base=HasIt)
+    Order.objects.create(number="A-1")
+    receiver.script = answer(409)
+    attempt()
+
+    assert (only().state, only().last_status) == ("delivered", 409)
+
+
+# handle_response
+
+
+class WritesBack(ModelDispatch):
+    """Keeps the id of the answer; fails as often as the class says."""
+
+    failures = 0
+
+    def handle_response(self, delivery, response):
+        Order.objects.filter(pk=delivery.object_pk).update(crm_id=response.json()["id"])
+        if type(self).failures:
+            type(self).failures -= 1
+            raise RuntimeError("not now")
+
+
+def test_the_answer_is_written_with_the_mark(declare, receiver):
+    declare(Order, base=WritesBack)
+    order = Order.objects.create(number="A-1")
+    receiver.script = answer(201, b'{"id": "c-7"}')
+    attempt()
+
+    order.refresh_from_db()
+    assert (order.crm_id, only().state) == ("c-7", "delivered")
+
+
+def test_a_handler_that_raises_is_tried_alone(declare, receiver):
+    declare(Order, base=WritesBack, failures=2, retry=RetryPolicy([0, 1, 1, 1], jitter=0))
+    order = Order.objects.create(number="A-1")
+    receiver.script = answer(201, b'{"id": "c-7"}')
+    attempt()
+    assert (only().state, only().error_class, only().handler_tries) == ("pending", "handler", 1)
+    assert "handle_response() raised RuntimeError: not now" in only().reason
+    order.refresh_from_db()
+    assert order.crm_id == "", "what it wrote before it raised is undone"
+    attempt()
+    attempt()
+
+    order.refresh_from_db()
+    assert (order.crm_id, only().state, only().handler_tries) == ("c-7", "delivered", 2)
+    assert len(receiver.requests) == Attempt.objects.count() == only().attempts == 1
+
+
+def test_a_handler_that_never_works_is_failed_and_the_answer_stays(declare, receiver):
+    declare(Order, base=WritesBack, failures=9, retry=RetryPolicy([0, 1], jitter=0))
+    Order.objects.create(number="A-1")
+    receiver.script = answer(201, b'{"id": "c-7"}')
+    attempt()
+    attempt()
+
+    assert (only().state, only().error_class) == ("failed", "handler")
+    assert bytes(Attempt.objects.get().response_body) == b'{"id": "c-7"}'
+    assert len(receiver.requests) == 1
+
+
+def test_an_answer_that_is_not_json_says_so(declare, receiver):
+    declare(Order, base=WritesBack)
+    Order.objects.create(number="A-1")
+    receiver.script = answer(200, b"<html>hello", Content_Type="text/html")
+    attempt()
+
+    assert (only().state, only().error_class) == ("pending", "handler")
+    assert "is not JSON" in only().reason
+    assert "<html>hello" in only().reason
+
+
+def test_a_failing_get_outcome_keeps_the_answer_too(declare, receiver):
+    class Broken(ModelDispatch):
+        def get_outcome(self, delivery, response):
+            raise LookupError("bug")
+
+    declare(Order, base=Broken)
+    Order.objects.create(number="A-1")
+    attempt()
+    attempt()
+
+    assert (only().state, only().handler_tries, only().attempts) == ("pending", 2, 1)
+    assert len(receiver.requests) == 1
+
+
+def test_where_the_answer_is_needed_whole_a_cut_one_is_failed(declare, receiver, settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {
+        "crm": {"URL": receiver.url, "MAX_RESPONSE_BYTES": 10}
+    }
+    handled = declare(Order, base=WritesBack, name="shop.Handled")
+    declare(Order)
+    Order.objects.create(number="A-1")
+    receiver.script = answer(200, b'{"id": "' + b"x" * 100 + b'"}')
+    attempt()
+
+    rows = {d.dispatch: (d.state, d.error_class) for d in Delivery.objects.all()}
+    assert rows == {"shop.Handled": ("failed", "too_large"), "shop.Told": ("delivered", "")}
+    assert Attempt.objects.filter(truncated=True).count() == 2
+    assert handled is not None
+
+
+def test_an_answer_saved_back_does_not_call_again(declare, receiver):
+    class SavesBack(ModelDispatch):
+        def handle_response(self, delivery, response):
+            order = Order.objects.get(pk=delivery.object_pk)
+            order.crm_id = "c-7"
+            order.save()
+            Order.objects.create(number="another")
+
+    declare(Order, base=SavesBack)
+    Order.objects.create(number="A-1")
+    attempt()
+
+    first, second = Delivery.objects.order_by("id")
+    assert first.state == "delivered"
+    assert (second.payload["number"], second.hops) == ("another", 1)
+
+
+def test_dispatches_that_answer_each_other_end(declare, receiver):
+    class Answering(ModelDispatch):
+        def handle_response(self, delivery, response):
+            Order.objects.get(number=self.other).save()
+
+    declare(Order, base=Answering, name="shop.One", other="A-2", on=["updated"])
+    with transaction.atomic():
+        Order.objects.create(number="A-1")
+        Order.objects.create(number="A-2")
+    declare(Order, base=Answering, name="shop.Two", other="A-1", on=["updated"])
+    Order.objects.get(number="A-1").save()
+    for _ in range(8):
+        attempt()
+
+    assert max(Delivery.objects.values_list("hops", flat=True)) == 5
+    assert not Delivery.objects.unfinished().exists()
+    ended = Delivery.objects.filter(hops=5)
+    assert {(d.state, d.error_class) for d in ended} == {("failed", "loop")}
+    assert "answer each other" in ended[0].reason
+
+
+# handle_failure
+
+
+class Counts(ModelDispatch):
+    """Counts its failures in tags."""
+
+    def handle_failure(self, delivery, attempt):
+        Tag.objects.create(name=f"{delivery.event} {attempt.status_code}")
+        if delivery.payload["status"] == "raise":
+            raise RuntimeError("in the hook")
+
+
+def test_handle_failure_is_called_once_when_it_is_final(declare, receiver):
+    declare(Order, base=Counts, retry=RetryPolicy([0, 1], jitter=0))
+    Order.objects.create(number="A-1")
+    receiver.script = answer(500)
+    attempt()
+    assert not Tag.objects.exists()
+    attempt()
+
+    assert Tag.objects.get().name == "created 500"
+    assert only().state == "failed"
+
+
+def test_a_failing_handle_failure_changes_nothing(declare, receiver):
+    declare(Order, base=Counts)
+    Order.objects.create(number="A-1", status="raise")
+    receiver.script = answer(400)
+    attempt()
+
+    assert (only().state, only().error_class) == ("failed", "status")
+    assert "handle_failure() raised RuntimeError: in the hook" in only().reason
+    assert not Tag.objects.exists()
+
+
+# Order, signals, odd answers.
+
+
+def test_the_next_of_a_lane_follows_its_head(declare, receiver):
+    declare(Order)
+    order = Order.objects.create(number="A-1")
+    for status in "abc":
+        order.status = status
+        order.save()
+    assert list(Delivery.objects.order_by("id").values_list("state", flat=True)) == [
+        "pending",
+        "waiting",
+        "waiting",
+        "waiting",
+    ]
+    attempt()
+
+    assert [r.json["status"] for r in receiver.requests] == ["draft", "a", "b", "c"]
+
+
+def test_a_failing_head_holds_up_its_own_lane_until_it_is_failed(declare, receiver):
+    declare(Order, retry=RetryPolicy([0, 60], jitter=0))
+    order = Order.objects.create(number="A-1")
+    order.save()
+    Order.objects.create(number="B-1")
+    receiver.script = lambda r: (500 if r.json["number"] == "A-1" else 200, {}, b"")
+    attempt()
+    assert [r.json["number"] for r in receiver.requests] == ["A-1", "B-1"]
+    attempt()
+
+    assert [r.json["number"] for r in receiver.requests] == ["A-1", "B-1", "A-1", "A-1"]
+    states = Delivery.objects.order_by("id").values_list("state", flat=True)
+    assert list(states) == ["failed", "pending", "delivered"]
+
+
+def test_without_order_nothing_waits(declare, receiver):
+    declare(Order, ordered=False)
+    order = Order.objects.create(number="A-1")
+    order.save()
+
+    assert set(Delivery.objects.values_list("state", "lane")) == {("pending", "")}
+
+
+def test_receivers_hear_how_it_went(declare, receiver):
+    heard = []
+
+    def tried(delivery, attempt, **kwargs):
+        heard.append(("attempt", attempt.number, delivery.state))
+
+    def finished(delivery, **kwargs):
+        heard.append(("finished", delivery.attempts, delivery.state))
+
+    declare(Order)
+    Order.objects.create(number="A-1")
+    receiver.script = answer(503)
+    attempt_finished.connect(tried)
+    delivery_finished.connect(finished)
+    try:
+        attempt()
+        receiver.script = answer(200)
+        attempt()
+    finally:
+        attempt_finished.disconnect(tried)
+        delivery_finished.disconnect(finished)
+
+    assert heard == [
+        ("attempt", 1, "pending"),
+        ("attempt", 2, "delivered"),
+        ("finished", 2, "delivered"),
+    ]
+
+
+def test_odd_bytes_in_an_answer_are_stored(declare, receiver):
+    declare(Order)
+    Order.objects.create(number="A-1")
+    receiver.script = lambda request: (200, {"X-Odd": "caf\xe9"}, b"\x00\xff")
+    attempt()
+
+    assert only().state == "delivered"
+    assert bytes(Attempt.objects.get().response_body) == b"\x00\xff"
+
+
+def test_an_object_that_is_gone_is_still_told_of(declare, receiver):
+    declare(Order, on=["created"])
+    order = Order.objects.create(number="A-1")
+    order.delete()
+    attempt()
+
+    assert receiver.requests[0].json["number"] == "A-1"
+    assert only().state == "delivered"
+
+
+def test_is_latest_knows_of_later_deliveries(declare, receiver):
+    declare(Order)
+    declare(Order, name="shop.Unordered", ordered=False)
+    order = Order.objects.create(number="A-1")
+    order.save()
+    Order.objects.create(number="B-1")
+
+    latest = [d.is_latest for d in Delivery.objects.order_by("dispatch", "id")]
+    assert latest == [False, True, True, False, True, True]
