@@ -250,7 +250,11 @@ class Bookkeeper:
                 if due is not None:
                     sleep = min(sleep, self._sweep_seconds, max(due, 0.05))
             except Exception as error:
-                if not (self._lacks_tables(using) if isinstance(error, DatabaseError) else _is_forbidden(error)):
+                if not (
+                    self._lacks_tables(using)
+                    if isinstance(error, DatabaseError)
+                    else _is_forbidden(error)
+                ):
                     raise
         jitter = 1 - 0.2 * random.random()  # noqa: S311 - spreads load
         self._next_sweep = monotonic() + (sleep * jitter if sleep > 1 else sleep)

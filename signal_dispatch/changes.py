@@ -121,9 +121,10 @@ def _stored_values(
     elif not names:
         return {}
     fields: list[Any] = [model._meta.get_field(name) for name in names]
-    row = rows.values_list(*(f.attname for f in fields) or ["pk"]).first()
+    row = rows.values_list(*([f.attname for f in fields] or ["pk"])).first()
     if row is None:
         return {}
     return {
-        name: lookups.normalise(f, value, using=using) for name, f, value in zip(names, fields, row, strict=False)
+        name: lookups.normalise(f, value, using=using)
+        for name, f, value in zip(names, fields, row, strict=False)
     }

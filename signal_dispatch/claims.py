@@ -48,9 +48,7 @@ def claim_ids(using: str, lease: Lease, ids: Iterable[int]) -> list[Delivery]:
     return _take(pending.order_by("id"), using, lease, None)
 
 
-def _take(
-    rows: DeliveryQuerySet, using: str, lease: Lease, limit: int | None
-) -> list[Delivery]:
+def _take(rows: DeliveryQuerySet, using: str, lease: Lease, limit: int | None) -> list[Delivery]:
     features = connections[using].features
     with own_transaction(using):
         rows = rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)

@@ -38,9 +38,9 @@ class DatabaseNow(Expression):
         super().__init__()
         self.seconds = seconds
 
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
         """Return the SQL and its (no) parameters."""
-        return now_sql(connection, self.seconds), []
+        return now_sql(connection, self.seconds), ()
 
 
 class SecondsFromNow(Func):
@@ -83,8 +83,8 @@ def own_transaction(using: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if not atomic.__exit__(type(error), error, error.__traceback__):
-            raise
+        atomic.__exit__(type(error), error, error.__traceback__)
+        raise
     else:
         atomic.__exit__(None, None, None)
 

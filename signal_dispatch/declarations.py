@@ -113,9 +113,7 @@ class ModelDispatch(Generic[ModelT]):
         """Say whether this change is told at all."""
         return True
 
-    def get_endpoint(
-        self, instance: ModelT, change: Change[ModelT]
-    ) -> str | Iterable[str] | None:
+    def get_endpoint(self, instance: ModelT, change: Change[ModelT]) -> str | Iterable[str] | None:
         """Return the alias, several for one delivery each, or ``None`` for no delivery."""
         return self.endpoint
 

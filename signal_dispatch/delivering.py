@@ -117,7 +117,7 @@ def _judge(case: _Case, response: Response, attempt: Attempt | None) -> Settleme
     """Turn an answer into a settlement; ``attempt`` is None for one that was kept."""
     try:
         asked = case.dispatch.get_outcome(case.delivery, response)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever the site's code raises
         return _hook_failed(case, "get_outcome", error, attempt)
     outcome = asked or outcome_of(response, timezone.now())
     if outcome.kind != OutcomeKind.DELIVERED:
@@ -153,15 +153,13 @@ def _delivered(case: _Case, response: Response, attempt: Attempt | None) -> Sett
         settlement.state, settlement.error_class = State.FAILED, "handler"
         settlement.reason = str(error)
         return _failed(case, settlement)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever the site's code raises
         return _hook_failed(case, "handle_response", error, attempt)
     settlement.recorded = True
     return settlement
 
 
-def _hook_failed(
-    case: _Case, hook: str, error: Exception, attempt: Attempt | None
-) -> Settlement:
+def _hook_failed(case: _Case, hook: str, error: Exception, attempt: Attempt | None) -> Settlement:
     """Keep the answer and try the hook again later; the call is never made again."""
     if case.raising:
         raise error

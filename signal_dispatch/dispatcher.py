@@ -1,6 +1,6 @@
 """Write the deliveries of a change into the outbox, one for each object and transaction."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from django.db import connections, transaction
@@ -129,7 +129,7 @@ def _merge(
     for endpoint in plan.endpoints if plan else ():
         kept = stale.get(endpoint)
         if plan and kept and _rewrite(kept, plan, change.using):
-            recorded.append(Recorded(stale.pop(endpoint), change.using, False, rewritten=True))
+            recorded.append(_rewritten(stale.pop(endpoint), change.using))
         else:
             missing.append(endpoint)
     for delivery in stale.values():
@@ -137,6 +137,10 @@ def _merge(
     new = _insert_all(dispatch, change, plan, missing) if plan else []
     entry.deliveries.update({r.delivery.endpoint: r.delivery for r in new})
     return recorded + new
+
+
+def _rewritten(delivery: Delivery, using: str) -> Recorded:
+    return Recorded(delivery, using, leased=False, rewritten=True)
 
 
 def _rewrite(delivery: Delivery, plan: Plan, using: str) -> bool:

@@ -1,6 +1,5 @@
 """What the threads of one process share: the jobs in hand, behind one lock."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Condition, Lock
 from time import monotonic
@@ -81,5 +80,3 @@ class Hand:
 
 def _concurrency_of(endpoint: str) -> int:
     return endpoints[endpoint].max_concurrency if endpoint in endpoints else 1
-
-

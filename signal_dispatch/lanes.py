@@ -61,7 +61,7 @@ def _promote(using: str, ids: list[int], lanes: list[str], lease: Lease | None) 
         f" (SELECT lane FROM (SELECT DISTINCT lane FROM {table}"
         f" WHERE state = 'pending' AND lane IN ({names})) AS busy)"
     )
-    parameters = [lease.holder if lease else "", int(lease is not None), *ids, *lanes]
+    parameters: list[Any] = [lease.holder if lease else "", int(lease is not None), *ids, *lanes]
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         return int(cursor.rowcount)

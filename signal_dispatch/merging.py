@@ -85,6 +85,6 @@ def _outermost_block(connection: Any) -> Any:
     # names tell the test's blocks apart, whose transaction never ends. tests/test_merging.py
     # notices if either changes.
     for depth, block in enumerate(connection.atomic_blocks):
-        if not block._from_testcase:
+        if not block._from_testcase:  # noqa: SLF001 - see above
             return connection.savepoint_ids[depth - 1] or id(block) if depth else _TRANSACTION
     return None

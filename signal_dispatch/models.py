@@ -12,7 +12,8 @@ from django.utils.translation import gettext_lazy as _
 from signal_dispatch import payloads
 
 
-class ObjectKeyField(models.CharField):
+# Not subscripted: Django's field is generic in the stubs only.
+class ObjectKeyField(models.CharField):  # type: ignore[type-arg]
     """Any primary key, kept as JSON text and read as the value, composite keys too."""
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
@@ -26,6 +27,7 @@ class ObjectKeyField(models.CharField):
     def value_to_string(self, obj: models.Model) -> str:
         """Return the text that fixtures hold."""
         return key_as_text(self.value_from_object(obj))
+
 
 def key_as_text(pk: Any) -> str:
     """Write a primary key as JSON text: the same key always gives the same text."""

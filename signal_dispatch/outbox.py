@@ -71,7 +71,7 @@ def record(
     look = look and bool(delivery.lane) and delivery.state == State.PENDING
     statement = _insert_statement(using, seconds, look, delivery.state == State.FAILED)
     given = [f.get_db_prep_save(getattr(delivery, f.attname), connection) for f in _GIVEN]
-    decided = [holder, int(leased)] if not look else [holder, int(leased), delivery.lane]
+    decided: list[Any] = [holder, int(leased), *([delivery.lane] if look else [])]
     with connection.cursor() as cursor:
         cursor.execute(statement, [*given, delivery.state, *decided])
         if connection.features.can_return_columns_from_insert:
@@ -114,7 +114,7 @@ def _insert_statement(using: str, seconds: float, look: bool, failed: bool) -> s
     else:
         values += ["%s", "NULL" if failed else due, "%s", "%s", now, now if failed else "NULL"]
         source = ""
-    names = ", ".join(map(quote, columns))
+    names = ", ".join(quote(column) for column in columns if column)
     statement = f"INSERT INTO {_table(using)} ({names}) SELECT {', '.join(values)}{source}"
     if connection.features.can_return_columns_from_insert:
         statement += " RETURNING id, state"
@@ -206,9 +206,7 @@ def _mark(settlements: Sequence[Settlement], using: str) -> tuple[list[Settlemen
 def _mark_statement(settlements: Sequence[Settlement], using: str) -> tuple[str, list[Any]]:
     connection = connections[using]
     now = now_sql(connection)
-    due = [
-        "NULL" if s.finished else now_sql(connection, max(0.0, s.delay)) for s in settlements
-    ]
+    due = ["NULL" if s.finished else now_sql(connection, max(0.0, s.delay)) for s in settlements]
     # Each CASE ends in its own column, so that PostgreSQL knows the type of a lone NULL; none
     # names another column that is written here, because MySQL would read the new value.
     columns: list[tuple[str, list[str], list[Any]]] = [
@@ -262,7 +260,8 @@ def freeze(delivery: Delivery, using: str, **values: Any) -> None:
 
 def remote_id(delivery: Delivery, using: str) -> str | None:
     """Return the id that the remote gave to the delivery's object, if it is known."""
-    return _remote(delivery, using).values_list("remote_id", flat=True).first()
+    found: str | None = _remote(delivery, using).values_list("remote_id", flat=True).first()
+    return found
 
 
 def keep_remote_id(delivery: Delivery, using: str, value: str) -> None:

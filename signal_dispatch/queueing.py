@@ -52,9 +52,7 @@ class Queue:
     the other senders alone.
     """
 
-    def __init__(
-        self, limit: int, limit_bytes: int, concurrency_of: Callable[[str], int]
-    ) -> None:
+    def __init__(self, limit: int, limit_bytes: int, concurrency_of: Callable[[str], int]) -> None:
         self.limit = limit
         self.limit_bytes = limit_bytes
         self.bytes = 0

@@ -12,10 +12,10 @@ from django.db.models import Model
 from django.db.models.signals import post_save, pre_delete
 
 from signal_dispatch import changes, dispatcher, suppression
-from signal_dispatch.backends.base import Recorded
 from signal_dispatch.databases import joined_transaction
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.events import Event
+from signal_dispatch.queueing import Recorded
 from signal_dispatch.registry import registry
 
 # _save_table is private. It is wrapped because it alone holds the write and nothing else: a
@@ -164,9 +164,7 @@ def _record_now(
     dispatcher.announce(recorded, using, alone=alone)
 
 
-def _applicable(
-    instance: Model, model: type[Any], *events: str
-) -> list[ModelDispatch[Any]]:
+def _applicable(instance: Model, model: type[Any], *events: str) -> list[ModelDispatch[Any]]:
     return [
         dispatch
         for dispatch in registry.of_table(model)

@@ -28,11 +28,15 @@ class Registry:
     def add(self, dispatch_class: type[ModelDispatch[Any]], *models: type[Model]) -> None:
         """Register a class for models. Raises ``InvalidDispatch`` where that makes no sense."""
         if not models:
-            raise InvalidDispatch(f"register() needs a model: @register(Order) over {dispatch_class!r}.")
-        if not (isinstance(dispatch_class, type) and issubclass(dispatch_class, ModelDispatch)):
+            raise InvalidDispatch(
+                f"register() needs a model: @register(Order) over {dispatch_class!r}."
+            )
+        given: Any = dispatch_class
+        if not (isinstance(given, type) and issubclass(given, ModelDispatch)):
             raise InvalidDispatch(f"{dispatch_class!r} is not a subclass of ModelDispatch.")
         for model in models:
-            if not (isinstance(model, type) and issubclass(model, Model)):
+            candidate: Any = model
+            if not (isinstance(candidate, type) and issubclass(candidate, Model)):
                 raise InvalidDispatch(
                     f"{dispatch_class.__name__} is registered for {model!r}, which is no model."
                 )

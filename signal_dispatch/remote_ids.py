@@ -26,9 +26,7 @@ def prepare(dispatch: ModelDispatch[Any], delivery: Delivery, using: str) -> Set
         return None
     known = outbox.remote_id(delivery, using)
     if known is None and delivery.event == Event.DELETED:
-        return Settlement(
-            delivery, State.CANCELLED, reason="The remote never knew this object."
-        )
+        return Settlement(delivery, State.CANCELLED, reason="The remote never knew this object.")
     if known is None and delivery.event == Event.UPDATED:
         return _create_instead(dispatch, delivery, using)
     if REMOTE_ID not in paths.variables(delivery.path):
@@ -57,9 +55,7 @@ def _create_instead(
     return None
 
 
-def keep(
-    dispatch: ModelDispatch[Any], delivery: Delivery, response: Response, using: str
-) -> None:
+def keep(dispatch: ModelDispatch[Any], delivery: Delivery, response: Response, using: str) -> None:
     """Keep the id from a response while none is known; forget it once DELETED is delivered.
 
     Raises ``RemoteIdMissing`` where the response holds none.

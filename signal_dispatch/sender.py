@@ -24,8 +24,9 @@ from signal_dispatch.endpoints import Endpoint
 from signal_dispatch.exceptions import EndpointNotMocked
 from signal_dispatch.outcomes import Response, causes, explain
 
-#: Asked with the alias before each call; may raise ``EndpointNotMocked``. Set while testing.
-network_guard: Callable[[str], None] | None = None
+#: Asked before each call: under test it turns the session away from the network, or raises
+#: ``EndpointNotMocked``.
+network_guard: Callable[[Endpoint, requests.Session], None] | None = None
 
 _CHUNK_BYTES = 8 * 1024  # small: an old urllib3 inflates a whole chunk at once, a thousandfold
 # When the call that this thread makes must be over, on the monotonic clock.
@@ -61,7 +62,7 @@ def build_call(
 def send(call: Call, endpoint: Endpoint, session: requests.Session) -> Response:
     """Make the call within ``DEADLINE``, the look-up of the name apart; raises ``SendError``."""
     if network_guard is not None:
-        network_guard(endpoint.alias)
+        network_guard(endpoint, session)
     token = _must_end.set(time.monotonic() + endpoint.deadline)
     try:
         return _send_again_if_stale(call, endpoint, session)

@@ -1,4 +1,4 @@
-"""Signals for users. Logging and metrics hang on them; receivers are called with ``send_robust``."""
+"""Signals for users: logging and metrics hang on them. A receiver that raises hurts nobody."""
 
 from django.dispatch import Signal
 

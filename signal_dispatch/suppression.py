@@ -18,7 +18,7 @@ class _Context:
     hops: int = 0
 
 
-_context: ContextVar[_Context] = ContextVar("signal_dispatch", default=_Context())
+_context: ContextVar[_Context] = ContextVar("signal_dispatch", default=_Context())  # noqa: B039 - it is frozen
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from time import monotonic
 from django.db import connections
 
 from signal_dispatch import claims
-from signal_dispatch.queueing import Recorded
 from signal_dispatch.bookkeeping import MAX_SLEEP_SECONDS, Bookkeeper
 from signal_dispatch.claims import Scope
 from signal_dispatch.conf import settings
@@ -19,7 +18,7 @@ from signal_dispatch.exceptions import EndpointNotMocked, LeaseLost
 from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
 from signal_dispatch.models import State
 from signal_dispatch.outbox import Settlement
-from signal_dispatch.queueing import Job
+from signal_dispatch.queueing import Job, Recorded
 from signal_dispatch.sender import SessionCache
 
 logger = logging.getLogger("signal_dispatch")

@@ -50,13 +50,13 @@ class Receiver:
     given as an iterable is sent in chunks.
     """
 
-    def __init__(self, script: Script | None = None) -> None:
+    def __init__(self, script: Script | None = None, *, port: int = 0) -> None:
         self.script: Script = script or (lambda request: (200, {}, b"{}"))
         self.closing = threading.Event()
         self._requests: list[Received] = []
         self._arrived = threading.Condition()
         self._connections = 0
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.receiver = self
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True

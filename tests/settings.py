@@ -25,7 +25,10 @@ def _sqlite_file(alias: str) -> dict[str, Any]:
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": path,
         # transaction_mode stays as a site that never heard of it has it.
-        "OPTIONS": {"timeout": 20, "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=OFF"},
+        "OPTIONS": {
+            "timeout": 20,
+            "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=OFF",
+        },
         "TEST": {"NAME": path},
     }
 

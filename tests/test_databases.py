@@ -54,7 +54,7 @@ def test_another_database_is_refused_by_name():
     class Oracle:
         vendor, alias = "oracle", "old"
 
-    with pytest.raises(NotSupportedError, match="oracle.*'old'"):
+    with pytest.raises(NotSupportedError, match=r"oracle.*'old'"):
         now_sql(Oracle())
 
 
@@ -62,7 +62,12 @@ def test_another_database_is_refused_by_name():
 def test_own_transactions_take_the_write_lock_at_once_on_sqlite():
     if connection.vendor != "sqlite":
         pytest.skip("Only SQLite has one writer.")
-    with CaptureQueriesContext(connection, ) as queries, own_transaction("default"):
+    with (
+        CaptureQueriesContext(
+            connection,
+        ) as queries,
+        own_transaction("default"),
+    ):
         pass
     assert "BEGIN IMMEDIATE" in [query["sql"] for query in queries]
 

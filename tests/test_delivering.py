@@ -222,9 +222,7 @@ def test_a_failing_get_outcome_keeps_the_answer_too(declare, receiver):
 
 
 def test_where_the_answer_is_needed_whole_a_cut_one_is_failed(declare, receiver, settings):
-    settings.SIGNAL_DISPATCH_ENDPOINTS = {
-        "crm": {"URL": receiver.url, "MAX_RESPONSE_BYTES": 10}
-    }
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": receiver.url, "MAX_RESPONSE_BYTES": 10}}
     handled = declare(Order, base=WritesBack, name="shop.Handled")
     declare(Order)
     Order.objects.create(number="A-1")

@@ -4,7 +4,7 @@ import re
 from decimal import Decimal
 
 import pytest
-from django.db import DatabaseError, connection, transaction
+from django.db import connection, transaction
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
@@ -307,7 +307,7 @@ def test_an_untracked_name_is_an_error_that_names_the_cure(declare):
 
     declare(Order, base=Careless, on=[Event.UPDATED])
     order = Order.objects.create(number="A-1")
-    with pytest.raises(ValueError, match="'notes'.*'track'"):
+    with pytest.raises(ValueError, match=r"'notes'.*'track'"):
         order.save()
 
 
@@ -353,7 +353,6 @@ class Broken(ModelDispatch):
 def test_an_error_leaves_the_save_and_a_failed_delivery(
     declare, as_in_production, status, sentence
 ):
-
 
     declare(Order, base=Broken)
     with transaction.atomic():

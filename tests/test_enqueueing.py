@@ -115,7 +115,10 @@ def test_proxies_and_composite_keys_are_fine(declare, orders):
     ("arguments", "words"),
     [
         (lambda: [Order(number="new")], "not saved"),
-        (lambda: [Customer.objects.create(name="c")], "No dispatch is registered for shop.Customer"),
+        (
+            lambda: [Customer.objects.create(name="c")],
+            "No dispatch is registered for shop.Customer",
+        ),
         (lambda: [Order.objects.all(), "sold"], "no event 'sold'.*created, deleted, updated"),
         (lambda: [Order.objects.all(), Event.UPDATED, "shop.Nobody"], "No dispatch 'shop.Nobody'"),
     ],

@@ -19,6 +19,9 @@ from signal_dispatch.exceptions import EndpointNotMocked, SendError
 from signal_dispatch.sender import Call, SessionCache, build_call, new_session, send
 from tests.receiver import HANG_UP, Raw, Receiver
 
+# The receiver is a real server.
+pytestmark = pytest.mark.signal_dispatch_network
+
 UID = "0b7c1d0e-0000-4000-8000-000000000001"
 
 
@@ -651,8 +654,8 @@ def test_session_in_a_users_own_hands_has_no_deadline(receiver, sessions):
 def test_guard_is_asked_before_anything_is_touched(receiver, sessions, monkeypatch):
     asked = []
 
-    def refuse(alias):
-        asked.append(alias)
+    def refuse(endpoint, session):
+        asked.append(endpoint.alias)
         raise EndpointNotMocked("Mock it.")
 
     monkeypatch.setattr(sender, "network_guard", refuse)

@@ -9,12 +9,13 @@ from django.core.signals import setting_changed
 from django.db import connections
 from django.utils.module_loading import import_string
 
-from signal_dispatch.backends.base import BaseBackend, Recorded
+from signal_dispatch.backends.base import BaseBackend
 from signal_dispatch.backends.deferred import DeferredBackend
 from signal_dispatch.backends.immediate import InlineBackend
 from signal_dispatch.conf import settings
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.exceptions import InvalidBackend
+from signal_dispatch.queueing import Recorded
 
 __all__ = ["BaseBackend", "Recorded", "backends"]
 
@@ -123,7 +124,7 @@ def _test_environment() -> bool:
     # to find out whether it ran; tests/test_backends.py notices if that changes. The module is
     # not imported here, because a site that serves requests never loads it.
     module = sys.modules.get("django.test.utils")
-    return module is not None and hasattr(module._TestState, "saved_data")
+    return module is not None and hasattr(module._TestState, "saved_data")  # noqa: SLF001 - see above
 
 
 def _inline_only(using: str) -> bool:
@@ -131,7 +132,8 @@ def _inline_only(using: str) -> bool:
     connection: Any = connections[using]
     if connection.vendor == "sqlite" and connection.is_in_memory_db():
         return True
-    return any(block._from_testcase for block in connection.atomic_blocks)
+    # Private, as in merging.py, and guarded by the same test.
+    return any(block._from_testcase for block in connection.atomic_blocks)  # noqa: SLF001
 
 
 backends = Backends()

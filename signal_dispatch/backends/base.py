@@ -49,7 +49,7 @@ class BaseBackend:
         """Be ready to send: this process has served its first request."""
 
     def drain(self, timeout: float) -> None:
-        """Wait until nothing is in flight or due. Raises ``TimeoutError`` after ``timeout`` seconds."""
+        """Wait until nothing is in flight or due. Raises ``TimeoutError`` after so many seconds."""
 
     def stop(self, timeout: float = 5.0) -> None:
         """End all threads within so many seconds, record what is known, hand the rest back."""

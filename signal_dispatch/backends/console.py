@@ -42,7 +42,7 @@ class ConsoleBackend(BaseBackend):
                 queue += lanes.release(using, [delivery.lane], lease)
 
     def _print(self, delivery: Delivery) -> None:
-        print(describe(delivery), file=self._stream or sys.stdout, flush=True)  # noqa: T201 - its task
+        print(describe(delivery), file=self._stream or sys.stdout, flush=True)
 
 
 def describe(delivery: Delivery) -> str:

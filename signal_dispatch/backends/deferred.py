@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from signal_dispatch import lanes
-from signal_dispatch.backends.base import BaseBackend, Recorded
+from signal_dispatch.backends.base import BaseBackend
 from signal_dispatch.models import State
+from signal_dispatch.queueing import Recorded
 
 
 class DeferredBackend(BaseBackend):

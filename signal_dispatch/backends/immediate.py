@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-from django.core.checks import CheckMessage, Warning
 from django.conf import settings as django_settings
+from django.core import checks
+from django.core.checks import CheckMessage
 
 from signal_dispatch import claims, lanes
-from signal_dispatch.backends.base import BaseBackend, Recorded
+from signal_dispatch.backends.base import BaseBackend
 from signal_dispatch.conf import settings
 from signal_dispatch.inline import send_inline
 from signal_dispatch.models import State
 from signal_dispatch.outbox import Lease
+from signal_dispatch.queueing import Recorded
 
 
 class ImmediateBackend(BaseBackend):
@@ -48,7 +50,7 @@ class ImmediateBackend(BaseBackend):
         if django_settings.DEBUG:
             return []
         return [
-            Warning(
+            checks.Warning(
                 f'SIGNAL_DISPATCH_BACKENDS["{self.alias}"] is the ImmediateBackend: whoever '
                 f"saves waits for the endpoint.",
                 hint="Use signal_dispatch.backends.threads.ThreadsBackend for a site.",

@@ -9,7 +9,8 @@ import weakref
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from django.core.checks import CheckMessage, Warning
+from django.core import checks
+from django.core.checks import CheckMessage
 
 from signal_dispatch import claims
 from signal_dispatch.backends.base import BaseBackend
@@ -84,7 +85,7 @@ class ThreadsBackend(BaseBackend):
         if threads_can_run():
             return []
         return [
-            Warning(
+            checks.Warning(
                 f'SIGNAL_DISPATCH_BACKENDS["{self.alias}"] needs threads, and uWSGI runs without.',
                 hint="Start uWSGI with --enable-threads, or run 'manage.py dispatch_worker' and "
                 "use signal_dispatch.backends.deferred.DeferredBackend.",

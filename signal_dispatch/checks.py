@@ -1,5 +1,0 @@
-"""System checks."""
-
-
-def connect() -> None:
-    """Placeholder until the checks module lands."""

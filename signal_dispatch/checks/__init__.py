@@ -1,0 +1,82 @@
+"""System checks: what would go wrong at work is told by ``manage.py check`` before.
+
+``problems.Problem`` is the table of their ids.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.core import checks
+from django.core.checks import CheckMessage
+
+from signal_dispatch.checks import attributes, names, site, tables
+from signal_dispatch.checks.problems import guarded, where
+from signal_dispatch.declarations import ModelDispatch
+from signal_dispatch.registry import registry
+
+TAG = "signal_dispatch"
+
+_OF_THE_SITE = {
+    "SIGNAL_DISPATCH_*": (site.check_settings, site.check_environment),
+    "SIGNAL_DISPATCH_ENDPOINTS": (site.check_endpoints,),
+    "SIGNAL_DISPATCH_BACKENDS": (site.check_backends,),
+    "DATABASES": (tables.check_sqlite,),
+    "The names of the dispatches": (attributes.check_names_taken,),
+}
+_OF_A_DISPATCH = (
+    attributes.check_endpoint,
+    attributes.check_events,
+    attributes.check_method,
+    attributes.check_payload,
+    attributes.check_values,
+    attributes.check_headers,
+    attributes.check_order,
+    attributes.check_not_yet,
+    names.check_fields,
+    names.check_tracked,
+    names.check_path,
+    tables.check_outbox,
+)
+
+
+def connect() -> None:
+    """Let Django run the checks; twice is as good as once."""
+    checks.register(check, TAG)
+
+
+def check(**kwargs: Any) -> list[CheckMessage]:
+    """Return every message, each once; none while no dispatch is registered.
+
+    A dispatch belongs to the app of its class and to that of its model, so a choice of apps
+    (``manage.py check shop``) leaves none out.
+    """
+    messages: list[CheckMessage] = []
+    if len(registry):
+        # A class that is registered for several models has most of its faults in common.
+        for message in _all_messages():
+            if message not in messages:
+                messages.append(message)
+    return messages
+
+
+def _all_messages() -> Iterator[CheckMessage]:
+    for place, functions in _OF_THE_SITE.items():
+        for function in functions:
+            yield from guarded(place, function())
+    for dispatch in registry:
+        yield from _messages_of(dispatch)
+
+
+def _messages_of(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
+    place = where(dispatch)
+    refusal = list(tables.check_model(dispatch))
+    yield from refusal
+    if refusal:
+        return  # There is nothing to look names up in.
+    for function in _OF_A_DISPATCH:
+        yield from guarded(place, function(dispatch))
+    yield from guarded(where(dispatch, "check()"), _own_messages(dispatch))
+
+
+def _own_messages(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
+    yield from dispatch.check()

@@ -1,0 +1,138 @@
+"""Check the settings: every fault of every entry, used by a dispatch or not."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cached_property
+from inspect import isclass
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage
+from django.utils.module_loading import import_string
+
+from signal_dispatch.backends import BaseBackend, backends
+from signal_dispatch.checks.problems import Problem, choice, guarded, longest, of_settings
+from signal_dispatch.conf import PREFIX, Settings, settings
+from signal_dispatch.endpoints import SETTING, Endpoint, endpoints, parse
+from signal_dispatch.exceptions import InvalidBackend, InvalidEndpoint, InvalidSettings
+from signal_dispatch.registry import registry
+from signal_dispatch.worker import MARGIN_SECONDS
+
+_NAMES = [name for name, value in vars(Settings).items() if isinstance(value, cached_property)]
+_BACKENDS = PREFIX + "BACKENDS"
+
+
+def check_settings() -> Iterator[CheckMessage]:
+    """Read each setting, and look for names that are none."""
+    for name in _NAMES:
+        try:
+            getattr(settings, name)
+        except InvalidSettings as error:
+            yield of_settings(error)
+    known = {PREFIX + name.upper() for name in _NAMES}
+    for name in dir(django_settings):
+        if name.startswith(PREFIX) and name not in known:
+            yield Problem.SETTING_UNKNOWN.message(
+                f"{name} is no setting of signal_dispatch, so it does nothing.",
+                hint=choice(name, known, "signal_dispatch"),
+            )
+
+
+def check_environment() -> Iterator[CheckMessage]:
+    """See that the environment fits its column: where it does not, every save would fail."""
+    most = longest("environment")
+    if len(settings.environment) > most:
+        yield Problem.SETTING_INVALID.message(
+            f"{PREFIX}ENVIRONMENT must not be longer than {most} characters.",
+            hint='Give the installation a short name, such as "staging".',
+        )
+
+
+def check_endpoints() -> Iterator[CheckMessage]:
+    """Read each endpoint, and what it refers to."""
+    for problem in endpoints.errors():
+        yield of_settings(problem)
+    for alias in endpoints:
+        path = f'{SETTING}["{alias}"]'
+        endpoint = _readable(alias)
+        yield from guarded(path, _check_endpoint(endpoint, path))
+        yield from guarded(path, _check_lease(endpoint, path))
+
+
+def check_backends() -> Iterator[CheckMessage]:
+    """Make each backend, and ask those that are used what they think of this site."""
+    used = _used()
+    for alias, entry in settings.backends.items():
+        path = f'{_BACKENDS}["{alias}"]'
+        for key in sorted(set(entry) - {"BACKEND", "OPTIONS"}, key=str):
+            yield Problem.BACKEND_INVALID.message(
+                f'{path}["{key}"] is no key of a backend.',
+                hint='Known are BACKEND and OPTIONS; arguments of the backend stand in "OPTIONS".',
+            )
+        yield from guarded(path, _check_backend(alias, path, used=alias in used))
+
+
+def _check_endpoint(endpoint: Endpoint, path: str) -> Iterator[CheckMessage]:
+    most = longest("endpoint")
+    if len(endpoint.alias) > most:
+        error = InvalidEndpoint(f"{path} must have an alias of at most {most} characters.")
+        yield of_settings(error)
+    for key in endpoint.not_yet:
+        # Without an entry of its own it is the default that comes with a RESOLVER.
+        if key in settings.endpoints[endpoint.alias]:
+            yield Problem.ENDPOINT_KEY_NOT_YET.message(
+                f'{path}["{key}"] asks for something that is not yet built.',
+                hint="Take the key out until a later version brings it.",
+            )
+    if endpoint.backend not in settings.backends:
+        yield Problem.BACKEND_UNKNOWN.message(
+            f'{path}["BACKEND"] names {endpoint.backend!r}, which {_BACKENDS} does not have.',
+            hint=choice(endpoint.backend, settings.backends, _BACKENDS),
+        )
+    for key, value in (("AUTH", endpoint.auth), ("SESSION", endpoint.session)):
+        if value and isinstance(value, str):
+            yield from guarded(f'{path}["{key}"]', _check_callable(endpoint, key, path))
+
+
+def _check_callable(endpoint: Endpoint, key: str, path: str) -> Iterator[CheckMessage]:
+    if not callable(endpoint.load(key)):
+        yield of_settings(InvalidEndpoint(f'{path}["{key}"] names something that is not callable.'))
+
+
+def _check_lease(endpoint: Endpoint, path: str) -> Iterator[CheckMessage]:
+    """See that an attempt fits into a lease, with a margin before its start and after its end."""
+    lease, needed = settings.lease_seconds, endpoint.deadline + 2 * MARGIN_SECONDS
+    if lease < needed:
+        yield Problem.LEASE_TOO_SHORT.message(
+            f"{PREFIX}LEASE_SECONDS ({lease:g}) is too short for the DEADLINE of {path} "
+            f"({endpoint.deadline:g}): another process would take a call that still runs.",
+            hint=f"Set {PREFIX}LEASE_SECONDS to {needed:g} or more, or shorten the DEADLINE.",
+        )
+
+
+def _check_backend(alias: str, path: str, *, used: bool) -> Iterator[CheckMessage]:
+    named = settings.backends[alias].get("BACKEND", "")
+    declared: Any = None
+    # What can't be imported is told when the backend is made.
+    with suppress(ImportError):
+        declared = import_string(named) if isinstance(named, str) else named
+    if declared is None or (isclass(declared) and issubclass(declared, BaseBackend)):
+        messages = backends[alias].check()
+        yield from messages if used else ()
+    else:
+        yield of_settings(InvalidBackend(f'{path}["BACKEND"] is {named!r}, no BaseBackend.'))
+
+
+def _used() -> set[str]:
+    """Return the backends of all endpoints that a dispatch may send to."""
+    aliases: set[str] = set()
+    for dispatch in registry:
+        any_of_them = dispatch.overrides("get_endpoint")
+        aliases |= {a for a in endpoints if any_of_them or a == dispatch.endpoint}
+    wanted = [_readable(alias) for alias in aliases]
+    return {endpoint.backend for endpoint in wanted if endpoint.enabled}
+
+
+def _readable(alias: str) -> Endpoint:
+    """Return what can be read of an endpoint; defaults stand where it can't."""
+    return parse(alias, settings.endpoints[alias])[0]

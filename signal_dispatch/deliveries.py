@@ -1,0 +1,98 @@
+"""What a test sees of the outbox, and how it sends what is there."""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import overload
+from uuid import UUID
+
+from django.db import connections
+from django.test import testcases
+
+from signal_dispatch import claims, lanes
+from signal_dispatch.claims import Scope
+from signal_dispatch.conf import settings
+from signal_dispatch.databases import DatabaseNow, outbox_aliases
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.inline import send_inline
+from signal_dispatch.models import Delivery, DeliveryQuerySet, State
+from signal_dispatch.outbox import Lease
+from signal_dispatch.registry import registry
+
+#: How many forgotten lanes are released at once.
+_LANES = 1000
+
+
+class Deliveries(Sequence[Delivery]):
+    """The deliveries in the outbox, in every state, read anew each time they are looked at.
+
+    Of all databases that the test may use, one after the other, by id.
+    """
+
+    def __init__(self, uids: Collection[UUID] | None = None) -> None:
+        self._uids = uids
+
+    def __iter__(self) -> Iterator[Delivery]:
+        # Two aliases may mean one database: the mirrors of a test run.
+        found = {d.uid: d for using in _allowed_aliases() for d in self._rows(using).order_by("id")}
+        return iter(found.values())
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Delivery: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Delivery]: ...
+    def __getitem__(self, index: int | slice) -> Delivery | list[Delivery]:
+        return list(iter(self))[index]
+
+    def __repr__(self) -> str:
+        return f"<Deliveries {[f'{delivery} ({delivery.state})' for delivery in self]}>"
+
+    def send(self, *, until_done: bool = False) -> list[Delivery]:
+        """Send what is due, on the test's own connections, and return what was tried.
+
+        Goes on until nothing is due, with one attempt each; ``until_done`` asks for no time and
+        makes all attempts. Raises what hooks raise, and ``EndpointNotMocked``; a failing call
+        is no error.
+        """
+        tried: dict[UUID, Delivery] = {}
+        usings = _allowed_aliases()
+        while True:
+            skip = None if until_done else tried
+            sent = [d for using in usings for d in self._send_once(using, skip)]
+            if not sent:
+                return list(tried.values())
+            tried |= {delivery.uid: delivery for delivery in sent}
+
+    def _send_once(self, using: str, skip: Collection[UUID] | None) -> list[Delivery]:
+        """Make one attempt of all that is due but not in ``skip``; None: of all there is."""
+        # Whoever should have released them may be gone: a head that the test itself deleted.
+        lanes.release(using, lanes.idle_lanes(using, _LANES), None)
+        scope = Scope(settings.environment, frozenset(endpoints), frozenset(registry.names()))
+        rows = self._limited(scope.rows(using)).filter(state=State.PENDING)
+        if skip is not None:
+            rows = rows.filter(available_at__lte=DatabaseNow()).exclude(uid__in=list(skip))
+        lease = Lease(claims.holder(), settings.lease_seconds)
+        taken = claims.claim_ids(using, lease, rows.values_list("pk", flat=True))
+        return [s.delivery for s in send_inline(taken, using, lease, raising=True)]
+
+    def _rows(self, using: str) -> DeliveryQuerySet:
+        return self._limited(Delivery.objects.using(using).all())
+
+    def _limited(self, rows: DeliveryQuerySet) -> DeliveryQuerySet:
+        return rows if self._uids is None else rows.filter(uid__in=list(self._uids))
+
+
+def _allowed_aliases() -> list[str]:
+    """List the outbox's databases that the running test may use; raises where it may use none."""
+    allowed, refused = [], None
+    for using in outbox_aliases(Delivery):
+        try:
+            connections[using].cursor().close()
+        except testcases.DatabaseOperationForbidden as error:  # type: ignore[attr-defined]
+            refused = error
+        else:
+            allowed.append(using)
+    if refused and not allowed:
+        raise refused
+    return allowed

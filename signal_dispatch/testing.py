@@ -1,0 +1,177 @@
+"""Test what a site dispatches: without network, without threads, without waiting."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+from unittest import TestCase
+from uuid import UUID
+
+import requests
+
+from signal_dispatch.backends import backends
+from signal_dispatch.deliveries import Deliveries
+from signal_dispatch.endpoints import Endpoint, endpoints
+from signal_dispatch.exceptions import EndpointNotMocked
+from signal_dispatch.models import Delivery
+from signal_dispatch.signals import delivery_enqueued
+
+if TYPE_CHECKING:
+    from signal_dispatch.mocking import EndpointMock
+
+    _Mixed = TestCase
+else:
+    _Mixed = object
+
+__all__ = [
+    "Deliveries",
+    "DispatchTestMixin",
+    "drain",
+    "mock_endpoint",
+    "real_network",
+    "recorded",
+]
+
+# The active mocks of each endpoint; the last one answers.
+_mocks: dict[str, list["EndpointMock"]] = {}
+
+
+class DispatchTestMixin(_Mixed):
+    """Give ``self.deliveries`` and ``self.mock_endpoint()`` to a test case of Django's."""
+
+    @property
+    def deliveries(self) -> Deliveries:
+        """Return the deliveries that are in the outbox now."""
+        return Deliveries()
+
+    def mock_endpoint(self, alias: str) -> "EndpointMock":
+        """Mock an endpoint until the test ends; asked again, return the same mock."""
+        mocks: dict[str, EndpointMock] = self.__dict__.setdefault("_endpoint_mocks", {})
+        if alias not in mocks:
+            # Cleanups run before Django takes the database back.
+            mocks[alias] = self.enterContext(mock_endpoint(alias))
+        return mocks[alias]
+
+
+@contextmanager
+def mock_endpoint(alias: str) -> Iterator["EndpointMock"]:
+    """Answer the calls to an endpoint from replies, and let committed deliveries be sent.
+
+    Raises ``UnknownEndpoint`` for an alias that settings do not have, and at the end what a
+    sending thread met.
+    """
+    mock = _new_mock(endpoints[alias])
+    active = _mocks.setdefault(alias, [])
+    active.append(mock)
+    backends.released += 1
+    try:
+        with _stopping_the_last():
+            yield mock
+    finally:
+        backends.released -= 1
+        active.remove(mock)
+
+
+@contextmanager
+def real_network() -> Iterator[None]:
+    """Let everything be as in production: threads, hooks, and calls to real endpoints.
+
+    Raises at the end what a sending thread met.
+    """
+    stop()  # What was begun with a mock must not go on without it.
+    backends.live += 1
+    try:
+        with _stopping_the_last():
+            yield
+    finally:
+        backends.live -= 1
+
+
+@contextmanager
+def recorded() -> Iterator[Deliveries]:
+    """Collect the deliveries that are recorded inside of the block."""
+    uids: set[UUID] = set()
+
+    def note(delivery: Delivery, **kwargs: Any) -> None:
+        uids.add(delivery.uid)
+
+    delivery_enqueued.connect(note, weak=False)
+    try:
+        yield Deliveries(uids)
+    finally:
+        delivery_enqueued.disconnect(note)
+
+
+def drain(timeout: float = 10.0) -> None:
+    """Wait until nothing is in flight or due, then end all threads and their connections.
+
+    Raises ``TimeoutError`` after so many seconds, or what a thread met.
+    """
+    until = monotonic() + timeout
+    try:
+        for backend in backends.made():
+            backend.drain(max(0.0, until - monotonic()))
+    finally:
+        stop()
+
+
+def stop() -> None:
+    """End all threads and their connections; raises what a thread met."""
+    met = _stop()
+    if met:
+        raise met[0]
+
+
+def stand_in(endpoint: Endpoint, session: requests.Session) -> None:
+    """Turn a session that is about to call away from the network. Raises ``EndpointNotMocked``."""
+    active = _mocks.get(endpoint.alias)
+    if not active:
+        alias = f'mock_endpoint("{endpoint.alias}")'
+        raise EndpointNotMocked(
+            f"Endpoint {endpoint.alias!r} would be called in a test that does not mock it. "
+            f"With pytest take the fixture mock_endpoint and say {alias}.reply(200); elsewhere "
+            f"say 'with signal_dispatch.testing.{alias} as mock: mock.reply(200)'. "
+            f"The marker signal_dispatch_network lets a test call the real one."
+        )
+    active[-1].take_over(endpoint, session)
+
+
+def _new_mock(endpoint: Endpoint) -> "EndpointMock":
+    try:
+        from signal_dispatch.mocking import EndpointMock
+    except ModuleNotFoundError as error:
+        if error.name != "responses":
+            raise
+        raise ModuleNotFoundError(
+            "mock_endpoint() needs the library responses: "
+            "install it, or django-signal-dispatch[testing].",
+            name=error.name,
+        ) from error
+    return EndpointMock(endpoint)
+
+
+@contextmanager
+def _stopping_the_last() -> Iterator[None]:
+    """Stop the backends when the last of those who let them send is done."""
+    try:
+        yield
+    except BaseException as error:
+        for met in _stop_last():
+            error.add_note(f"Besides, a sending thread met {met!r}")
+        raise
+    for met in _stop_last():
+        raise met
+
+
+def _stop_last() -> list[Exception]:
+    return _stop() if backends.released + backends.live == 1 else []
+
+
+def _stop() -> list[Exception]:
+    met = []
+    for backend in backends.made():
+        try:
+            backend.stop()
+        except Exception as error:  # noqa: BLE001 - handed to the caller
+            met.append(error)
+    return met
