@@ -45,14 +45,14 @@ class Animal(models.Model):
     notes = GenericRelation("Note")
 
     @property
-    def label(self):
+    def label(self) -> str:
         return f"animal {self.age}"
 
     @property
-    def broken(self):
+    def broken(self) -> str:
         raise AttributeError("no such luck")
 
-    def shout(self):
+    def shout(self) -> str:
         return "!"
 
 

@@ -1,0 +1,92 @@
+"""A process of a site, to be run and killed: ``python -m tests.acceptance.process URL WHAT``.
+
+``WHAT`` is ``save N``, ``save-and-die N``, ``serve``, or a management command. It uses the
+databases of the test run that started it.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+#: Seconds that a dead process's lease lasts here.
+LEASE_SECONDS = 4
+
+
+def start(url: str, *what: str, **environment: str) -> "subprocess.Popen[str]":
+    """Start such a process; whoever starts it waits for it or kills it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.acceptance.process", url, *what],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(url: str, *what: str, timeout: float = 60, **environment: str) -> str:
+    """Run such a process to its end, and return what it printed."""
+    process = start(url, *what, **environment)
+    try:
+        output, _none = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise AssertionError(f"{what} did not end: {process.communicate()[0]}") from None
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise AssertionError(f"{what} ended with {process.returncode}: {output}")
+    return output
+
+
+def main(url: str, what: str, *arguments: str) -> None:
+    """Be that process."""
+    set_up(url)
+    from django.core.management import call_command
+
+    from tests.shop.models import Order
+
+    if what.startswith("save"):
+        for number in range(int(arguments[0])):
+            Order.objects.create(number=f"{arguments[1]}-{number}")
+        if what == "save-and-die":
+            os.kill(os.getpid(), signal.SIGKILL)
+    elif what == "serve":
+        serve()
+    else:
+        call_command(what, *arguments)
+
+
+def set_up(url: str) -> None:
+    """Load Django with the endpoint ``crm`` at the URL, and tell it of orders."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+    import django
+    from django.conf import settings
+
+    settings.SIGNAL_DISPATCH_LEASE_SECONDS = LEASE_SECONDS
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {
+        "crm": {"URL": url, "DEADLINE": 1, "TIMEOUT": 1, "RETRY": {"delays": [0, 0.5, 0.5, 1, 1]}}
+    }
+    django.setup()
+    from signal_dispatch import ModelDispatch, register
+    from tests.shop.models import Order
+
+    @register(Order)
+    class Told(ModelDispatch[Any]):
+        name = "shop.Told"
+        endpoint = "crm"
+        fields = ("number", "status")
+
+
+def serve() -> None:
+    """Serve a first request, which saves nothing, and live until killed."""
+    from django.core.signals import request_started
+
+    request_started.send(sender=None)
+    print("serving", flush=True)  # noqa: T201 - read by the test
+    while True:
+        time.sleep(1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
