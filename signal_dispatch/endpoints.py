@@ -24,6 +24,7 @@ NOT_YET: Final[Mapping[str, Any]] = {
     "RATE": None,
     "BREAKER": None,
     "SECRETS": (),
+    "SEND_LIMIT": 300.0,
     "RESOLVER": "",
     "ALLOW_PRIVATE_ADDRESSES": True,
 }

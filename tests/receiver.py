@@ -188,12 +188,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         """Record the request and play what the script gives."""
+        length = int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(length)
+        if len(body) < length:  # whoever sent it was killed in the middle
+            self.close_connection = True
+            return
         received = Received(
             at=time.monotonic(),
             method=self.command,
             path=self.path,
             headers=CaseInsensitiveDict(self.headers.items()),
-            body=self.rfile.read(int(self.headers.get("Content-Length", 0))),
+            body=body,
             connection=self.number,
         )
         self.server.receiver.record(received)

@@ -24,6 +24,7 @@ class Problem(StrEnum):
     BACKEND_INVALID = "E004"
     BACKEND_UNKNOWN = "E005"
     LEASE_TOO_SHORT = "E006"
+    SETTING_NOT_YET = "E007"
     SETTING_UNKNOWN = "W004"
 
     # The model of a dispatch and its database.

@@ -1,0 +1,122 @@
+"""The front door in words: what README and docs show must run, exist, and lead somewhere."""
+
+import os
+import re
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+import tests.shop
+import tests.shop.models
+from signal_dispatch.conf import PREFIX, Settings
+from signal_dispatch.endpoints import _READERS, NOT_YET
+from signal_dispatch.registry import registry
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+HOW_IT_WORKS = ROOT / "docs/explanation/how-it-works.md"
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def python_blocks(page):
+    return re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def without_blocks(page):
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page):
+    """Return the headings as GitHub links to them."""
+    headings = re.findall(r"^#+ (.+)$", without_blocks(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def section(page, heading):
+    """Return the text below a heading, up to the next one of its rank."""
+    return without_blocks(page).partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def first_cells(text):
+    return re.findall(r"^\| `([^`]+)`", text, re.MULTILINE)
+
+
+@pytest.fixture
+def shop_of_the_readme(monkeypatch):
+    """Let the README's ``shop`` be the one of these tests."""
+    monkeypatch.setitem(sys.modules, "shop", tests.shop)
+    monkeypatch.setitem(sys.modules, "shop.models", tests.shop.models)
+    monkeypatch.setenv("CRM_TOKEN", "t0ken")
+    before = list(registry)
+    yield {"__name__": "tests.shop.dispatches", "os": os, "Order": tests.shop.models.Order}
+    for dispatch in set(registry) - set(before):
+        registry.remove(type(dispatch))
+
+
+def test_readme_is_short():
+    assert len(README.read_text().splitlines()) < 150
+
+
+def test_usage_of_the_readme_runs(shop_of_the_readme, settings, db, deliveries, mock_endpoint):
+    names = shop_of_the_readme
+    endpoints, dispatches, test = (
+        compile(block, "README.md", "exec") for block in python_blocks(README)
+    )
+    exec(endpoints, names)  # noqa: S102 - what the README tells people to write
+    settings.SIGNAL_DISPATCH_ENDPOINTS = names["SIGNAL_DISPATCH_ENDPOINTS"]
+    exec(dispatches, names)  # noqa: S102
+    exec(test, names)  # noqa: S102
+    names["test_paid_order_reaches_the_crm"](db, deliveries, mock_endpoint)
+
+    (delivery,) = deliveries
+    assert (delivery.dispatch, delivery.state) == ("shop.OrderToCRM", "delivered")
+
+
+@every_page
+def test_python_of_the_pages_compiles(page):
+    for block in python_blocks(page):
+        compile(block, page.name, "exec")
+
+
+@every_page
+def test_links_within_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_blocks(page)):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), target
+
+
+def test_promises_name_tests_that_exist():
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", section(README, "What you can rely on"))
+    assert len(named) >= 10
+    for path, name in named:
+        assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.MULTILINE), name
+
+
+def test_every_key_of_an_endpoint_is_told_once():
+    told = first_cells(section(HOW_IT_WORKS, "Settings").partition("SIGNAL_DISPATCH_BACKENDS[")[0])
+    not_yet = set(re.findall(r"`([A-Z_]+)", section(HOW_IT_WORKS, "Not yet")))
+    assert len(told) == len(set(told))
+    assert set(NOT_YET) <= not_yet
+    assert set(told) == set(_READERS) - not_yet
+
+
+def test_every_setting_is_told():
+    pages = README.read_text() + HOW_IT_WORKS.read_text()
+    for name, value in vars(Settings).items():
+        if hasattr(value, "func"):  # a cached property
+            assert PREFIX + name.upper() in pages
+
+
+def test_the_diagram_is_a_picture_with_words_for_those_who_cannot_see_it():
+    drawing = ElementTree.parse(ROOT / "docs/img/way.svg").getroot()  # noqa: S314 - our own
+    space = "{http://www.w3.org/2000/svg}"
+    assert drawing.findtext(f"{space}title")
+    assert drawing.findtext(f"{space}desc")
