@@ -5,7 +5,6 @@ import secrets
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 
 from django.db import connections
 from django.db.models import F
@@ -42,9 +41,13 @@ def claim(using: str, lease: Lease, scope: Scope, limit: int) -> list[Delivery]:
     return _take(due.order_by("available_at", "id"), using, lease, limit)
 
 
-def claim_ids(using: str, lease: Lease, ids: Iterable[int]) -> list[Delivery]:
-    """Take these deliveries, whenever they would be due; for tests that do not wait."""
+def claim_ids(
+    using: str, lease: Lease, ids: Iterable[int], *, only_due: bool = False
+) -> list[Delivery]:
+    """Take these deliveries; whenever they would be due, unless told otherwise."""
     pending = Delivery.objects.using(using).filter(pk__in=list(ids), state=State.PENDING)
+    if only_due:
+        pending = pending.filter(available_at__lte=DatabaseNow())
     return _take(pending.order_by("id"), using, lease, None)
 
 
@@ -104,9 +107,11 @@ def read_back(using: str, holder: str, ids: Iterable[int]) -> list[Delivery]:
 
 def holder() -> str:
     """Return who this process is in ``held_by``: host, pid, and a word against reused pids."""
-    return _holder(os.getpid())
+    pid = os.getpid()
+    if pid not in _holders:
+        # Two threads may come here at once, and must be told the same.
+        _holders.setdefault(pid, f"{socket.gethostname()[:100]}:{pid}:{secrets.token_hex(4)}")
+    return _holders[pid]
 
 
-@lru_cache(maxsize=1)
-def _holder(pid: int) -> str:
-    return f"{socket.gethostname()[:100]}:{pid}:{secrets.token_hex(4)}"
+_holders: dict[int, str] = {}

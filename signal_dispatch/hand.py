@@ -48,7 +48,9 @@ class Hand:
         self.recording = 0
         #: What hooks under test and broken code raised in threads.
         self.errors: list[BaseException] = []
+        #: No sender takes another job; once closing, the bookkeeper ends too.
         self.stopping = False
+        self.closing = False
 
     @property
     def unrecorded(self) -> int:

@@ -82,9 +82,9 @@ def _stands(memory: Memory, connection: Any) -> bool:
 
 def _outermost_block(connection: Any) -> Any:
     # TestCase marks its own blocks in no other way than by this private attribute, and savepoint
-    # names tell the test's blocks apart, whose transaction never ends. tests/test_merging.py
-    # notices if either changes.
+    # names tell the test's blocks apart, whose transaction never ends; where a block has none it
+    # stands for itself (its id() is soon another's). tests/test_merging.py notices if they change.
     for depth, block in enumerate(connection.atomic_blocks):
         if not block._from_testcase:  # noqa: SLF001 - see above
-            return connection.savepoint_ids[depth - 1] or id(block) if depth else _TRANSACTION
+            return connection.savepoint_ids[depth - 1] or block if depth else _TRANSACTION
     return None

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
 from django.db import connections
+from django.utils import timezone
 
 from signal_dispatch.databases import DatabaseNow, now_sql, own_transaction
 from signal_dispatch.exceptions import LeaseLost
@@ -42,6 +44,9 @@ class Settlement:
         """Let the delivery in memory show what was written."""
         delivery, attempt = self.delivery, self.attempt
         delivery.state, delivery.held_by = self.state, ""
+        now = timezone.now()  # near enough to the database's clock
+        delivery.finished_at = now if self.finished else None
+        delivery.available_at = None if self.finished else now + timedelta(seconds=self.delay)
         delivery.error_class, delivery.reason = self.error_class, self.reason[:500]
         delivery.handler_tries += int(self.handler_tried)
         if attempt is not None:
@@ -83,6 +88,7 @@ def record(
                 (delivery.state,) = cursor.fetchone()
     if delivery.state == State.PENDING:
         delivery.held_by, delivery.epoch = holder, int(leased)
+    delivery.created_at = timezone.now()  # near enough, for hooks that are called with it
     delivery._state.db, delivery._state.adding = using, False
 
 
@@ -135,6 +141,9 @@ def record_many(deliveries: Sequence[Delivery], using: str) -> None:
         else:
             delivery.available_at = DatabaseNow()
     Delivery.objects.using(using).bulk_create(deliveries)
+    for delivery in deliveries:  # receivers and hooks are no place for SQL
+        delivery.created_at = timezone.now()
+        delivery.available_at = delivery.finished_at = None
 
 
 def refresh(delivery: Delivery, using: str) -> bool:
@@ -170,7 +179,9 @@ def settle(settlements: Sequence[Settlement], using: str) -> list[Settlement]:
     """
     with own_transaction(using):
         accepted, existing = _mark(settlements, using)
-        attempts = [s.attempt for s in settlements if s.attempt and s.delivery.pk in existing]
+        attempts = [
+            _insertable(s.attempt) for s in settlements if s.attempt and s.delivery.pk in existing
+        ]
         Attempt.objects.using(using).bulk_create(attempts)
     return accepted
 
@@ -184,10 +195,22 @@ def settle_with(settlement: Settlement, using: str, work: Callable[[], None]) ->
     with own_transaction(using):
         work()
         if settlement.attempt is not None:
-            settlement.attempt.save(using=using, force_insert=True)
+            _insertable(settlement.attempt).save(using=using, force_insert=True)
         accepted, _existing = _mark([settlement], using)
         if not accepted:
             raise LeaseLost(f"Delivery {settlement.delivery.pk} is held by another process now.")
+
+
+def _insertable(attempt: Attempt) -> Attempt:
+    """Return the attempt without a number that a rolled-back transaction gave it."""
+    attempt.pk = None
+    attempt.error = storable(attempt.error)
+    return attempt
+
+
+def storable(text: str) -> str:
+    """Replace what no database takes: NUL, and surrogates that JSON may hold alone."""
+    return text.encode(errors="replace").decode().replace("\x00", "\ufffd")
 
 
 def _mark(settlements: Sequence[Settlement], using: str) -> tuple[list[Settlement], set[int]]:
@@ -214,7 +237,7 @@ def _mark_statement(settlements: Sequence[Settlement], using: str) -> tuple[str,
         ("available_at", due, []),
         ("finished_at", [now if s.finished else "NULL" for s in settlements], []),
         ("error_class", [], [s.error_class for s in settlements]),
-        ("reason", [], [s.reason[:500] for s in settlements]),
+        ("reason", [], [storable(s.reason)[:500] for s in settlements]),
         ("last_status", [], [_last(s, "status_code") for s in settlements]),
         ("last_duration_ms", [], [_last(s, "duration_ms") for s in settlements]),
         ("attempts", [], [s.delivery.attempts + int(bool(s.attempt)) for s in settlements]),

@@ -9,7 +9,7 @@ from time import monotonic
 from django.db import connections
 
 from signal_dispatch import claims
-from signal_dispatch.bookkeeping import MAX_SLEEP_SECONDS, Bookkeeper
+from signal_dispatch.bookkeeping import Bookkeeper
 from signal_dispatch.claims import Scope
 from signal_dispatch.conf import settings
 from signal_dispatch.delivering import deliver, tell
@@ -20,6 +20,7 @@ from signal_dispatch.models import State
 from signal_dispatch.outbox import Settlement
 from signal_dispatch.queueing import Job, Recorded
 from signal_dispatch.sender import SessionCache
+from signal_dispatch.sweeping import MAX_SLEEP_SECONDS
 
 logger = logging.getLogger("signal_dispatch")
 
@@ -95,7 +96,7 @@ class Worker:
                 if item.delivery.state == State.WAITING:
                     hand.to_look.add((using, item.delivery.lane))
                 elif not item.leased:
-                    self._bookkeeper.sweep_soon()
+                    self._bookkeeper.sweeper.ask()
                 # Only whoever takes it off the watched ones may send it.
                 since = hand.watched.pop((using, item.delivery.pk), None)
                 if since is not None and fresh:
@@ -106,10 +107,13 @@ class Worker:
             if hand.to_look or hand.to_read:
                 hand.work.notify()
         for job in jobs:
-            if not self.submit(job):
-                with hand.lock:  # the bookkeeper finds no room either, and hands it back
-                    hand.to_read[using, job.delivery.pk] = job.since
-                    hand.work.notify()
+            self._submit_or_return(job)
+
+    def _submit_or_return(self, job: Job) -> None:
+        if not self.submit(job):
+            with self._hand.lock:  # the bookkeeper finds no room either, and hands it back
+                self._hand.to_read[job.using, job.delivery.pk] = job.since
+                self._hand.work.notify()
 
     def submit(self, job: Job) -> bool:
         """Give a leased job to the senders; False when there is no room."""
@@ -120,24 +124,23 @@ class Worker:
                 self._hand.ready.notify()
             if self._idle < len(self._hand.queue) and len(self._senders) < self._max_senders:
                 self._start_sender()
-            return True
+            if not self._senders:  # no thread to be had: then it is for another process
+                self._hand.queue.drop(job)
+            return bool(self._senders)
 
     # Waiting and ending
 
     def drain(self, timeout: float | None) -> None:
         """Wait until nothing is in flight and nothing is due. Raises ``TimeoutError``."""
-        hand, keeper = self._hand, self._bookkeeper
+        hand, sweeper = self._hand, self._bookkeeper.sweeper
         until = None if timeout is None else monotonic() + timeout
         with hand.lock:
             self._started()
-            seen = keeper.calm_sweeps
-            keeper.sweep_soon()
-            while not (hand.is_empty and keeper.calm_sweeps > seen):
+            sweeper.ask()
+            while not (hand.is_empty and sweeper.found_nothing):
                 left = None if until is None else until - monotonic()
                 if (left is not None and left <= 0) or hand.stopping:
                     raise TimeoutError(f"After {timeout} s there is still {self._report()}.")
-                if hand.is_empty:
-                    keeper.sweep_soon()
                 hand.calm.wait(min(0.05, left) if left is not None else 0.05)
             if hand.errors:
                 raise hand.errors.pop(0)
@@ -146,7 +149,7 @@ class Worker:
         """Send what is in hand for up to so many seconds, then stop."""
         until = monotonic() + timeout
         with self._hand.lock:
-            if self._thread is None:
+            if self._thread is None or self._hand.stopping:
                 return
             while not self._hand.is_empty and (left := until - monotonic()) > 0:
                 self._hand.calm.wait(min(0.05, left))
@@ -164,7 +167,8 @@ class Worker:
             self._hand.ready.notify_all()
         for thread in threads:
             thread.join(max(0.0, until - monotonic()))
-        with self._hand.lock:
+        with self._hand.lock:  # only now: until here there was something to record
+            self._hand.closing = True
             self._hand.work.notify_all()
         if self._thread is not None:
             self._thread.join(max(0.5, until - monotonic()))
@@ -223,8 +227,10 @@ class Worker:
                     hand.work.notify()
                     continue
                 left = until - monotonic()
-                if not wait or left <= 0:
+                if not wait or (left <= 0 and not len(hand.queue)):
                     break
+                if left <= 0:  # not idle: it may not go on before answers are recorded
+                    until, left = monotonic() + self._idle_seconds, self._idle_seconds
                 self._idle += 1
                 hand.ready.wait(left)
                 self._idle -= 1
@@ -246,9 +252,9 @@ class Worker:
             hand.work.notify()
 
     def _try(self, job: Job, sessions: SessionCache) -> Settlement | None:
-        for connection in connections.all(initialized_only=True):
-            connection.close_if_unusable_or_obsolete()
         try:
+            for connection in connections.all(initialized_only=True):
+                connection.close_if_unusable_or_obsolete()
             return deliver(job.delivery, job.using, sessions, sender_name=claims.holder())
         except LeaseLost as lost:
             logger.info("%s", lost, extra={"action": "lease_lost"})
@@ -257,12 +263,12 @@ class Worker:
             with self._hand.lock:
                 self._hand.errors.append(error)
             return _internal(job, error)
-        except Exception as error:
+        except BaseException as error:  # a hook's sys.exit() must not end the sender either
             logger.exception("Delivery %s could not be tried.", job.delivery.pk)
             return _internal(job, error)
 
 
-def _internal(job: Job, error: Exception) -> Settlement:
+def _internal(job: Job, error: BaseException) -> Settlement:
     reason = f"{type(error).__name__}: {error}"
     return Settlement(
         job.delivery,
@@ -275,8 +281,8 @@ def _internal(job: Job, error: Exception) -> Settlement:
 
 def _may_begin(job: Job) -> bool:
     """Whether the lease outlasts an attempt that begins now."""
-    endpoint = endpoints[job.delivery.endpoint] if job.delivery.endpoint in endpoints else None
-    longest = endpoint.deadline if endpoint else 0.0
+    alias = job.delivery.endpoint
+    longest = endpoints[alias].deadline if alias in endpoints else 0.0
     return job.age < max(1.0, settings.lease_seconds - longest - MARGIN_SECONDS)
 
 

@@ -93,6 +93,20 @@ def test_a_serializer_gives_the_payload(declare):
     assert last().payload == {"id": order.pk, "total": "1.50"}
 
 
+def test_a_serializer_of_rest_framework_gives_the_payload(declare):
+    from rest_framework import serializers
+
+    class OrderSerializer(serializers.ModelSerializer):
+        class Meta:
+            model = Order
+            fields = ("number", "total", "tags")
+
+    declare(Order, fields=None, serializer_class=OrderSerializer)
+    Order.objects.create(number="A-1", total=2)
+
+    assert last().payload == {"number": "A-1", "total": "2.00", "tags": []}
+
+
 def test_hooks_see_the_instance_as_post_save_shows_it(declare):
     seen = []
 

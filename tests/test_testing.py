@@ -612,6 +612,28 @@ def test_mocks_of_the_users_own_live_beside_ours(call, crm):
 
 
 @pytest.mark.django_db
+@responses.activate
+def test_an_endpoint_may_be_mocked_with_responses_alone(order_to_crm, deliveries):
+    responses.put("https://crm.example.com/api/orders/A-1", status=201, json={"id": "c-7"})
+    order = paid()
+    deliveries.send()
+
+    order.refresh_from_db()
+    assert order.crm_id == "c-7"
+    assert responses.calls[0].request.headers["Authorization"] == "Bearer t0ken"
+
+
+@pytest.mark.django_db
+@responses.activate
+def test_responses_for_somebody_else_mock_no_endpoint(order_to_crm, deliveries):
+    responses.get(ELSEWHERE)
+    paid()
+
+    with pytest.raises(EndpointNotMocked, match="does not mock it"):
+        deliveries.send()
+
+
+@pytest.mark.django_db
 def test_mocks_begin_and_end_in_any_order(call):
     responses.start()
     try:

@@ -39,7 +39,8 @@ class Backends:
     def __getitem__(self, alias: str) -> BaseBackend:
         """Return the configured backend. Raises ``InvalidBackend`` with the settings' path."""
         if alias not in self._made:
-            self._made[alias] = _make(alias)
+            # Two threads may come here at once: both must end up with the same one.
+            self._made.setdefault(alias, _make(alias))
         return self._made[alias]
 
     def __iter__(self) -> Iterator[str]:
@@ -65,11 +66,11 @@ class Backends:
 
     def for_endpoint(self, endpoint: str, using: str = "default") -> BaseBackend:
         """Return the backend that a new delivery goes to, in a test perhaps another one."""
-        if self.under_test:
-            if not self.released:
+        if _test_environment():
+            if not (self.released or self.live):
                 return self._recording
             if _inline_only(using):
-                return self._inline
+                return self._raising if self.under_test else self._inline
         return self[self.alias_for(endpoint)]
 
     def start(self) -> None:
@@ -99,6 +100,10 @@ class Backends:
     @cached_property
     def _inline(self) -> BaseBackend:
         return InlineBackend("under test")
+
+    @cached_property
+    def _raising(self) -> BaseBackend:
+        return InlineBackend("under test", raising=True)
 
 
 def _make(alias: str) -> BaseBackend:

@@ -30,8 +30,12 @@ class ConsoleBackend(BaseBackend):
     def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
         """Print what was committed, and settle it."""
         lease = Lease(claims.holder(), settings.lease_seconds)
-        mine = [r.delivery.pk for r in recorded if r.delivery.state == State.PENDING]
-        queue = claims.read_back(using, lease.holder, mine)
+        mine = [r for r in recorded if r.delivery.state == State.PENDING]
+        leased = [r.delivery.pk for r in mine if r.leased]
+        queue = claims.read_back(using, lease.holder, leased)
+        # Nobody comes back for the others: they are printed now, whenever they would be due.
+        others = [r.delivery.pk for r in mine if not r.leased]
+        queue += claims.claim_ids(using, lease, others) if others else []
         queue += lanes.release(using, {r.delivery.lane for r in recorded if r.delivery.lane}, lease)
         while queue:
             delivery = queue.pop(0)

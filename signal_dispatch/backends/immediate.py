@@ -1,6 +1,7 @@
 """Send in the thread that commits: for scripts, where nobody waits for a page."""
 
 from collections.abc import Sequence
+from threading import get_ident
 from typing import ClassVar
 
 from django.conf import settings as django_settings
@@ -26,13 +27,14 @@ class ImmediateBackend(BaseBackend):
     #: How many deliveries that an earlier commit left due are sent along with a commit.
     due_limit: ClassVar[int] = 10
 
-    def lease(self, using: str) -> Lease | None:
+    def lease(self, using: str) -> Lease:
         """Return a lease: the committing thread sends it itself."""
-        return Lease(claims.holder(), settings.lease_seconds)
+        # Each thread for itself: two that release lanes at once would both take what one moved.
+        return Lease(f"{claims.holder()}:{get_ident()}", settings.lease_seconds)
 
     def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
         """Send what was committed, then what is due since an earlier failure."""
-        lease = Lease(claims.holder(), settings.lease_seconds)
+        lease = self.lease(using)
         leased = [r.delivery for r in recorded if r.leased and r.delivery.state == State.PENDING]
         if not fresh:
             leased = claims.read_back(using, lease.holder, [d.pk for d in leased])
@@ -40,7 +42,7 @@ class ImmediateBackend(BaseBackend):
         waiting = {r.delivery.lane for r in recorded if r.delivery.state == State.WAITING}
         send_inline(leased, using, lease)
         if due:
-            send_inline(claims.claim_ids(using, lease, due), using, lease)
+            send_inline(claims.claim_ids(using, lease, due, only_due=True), using, lease)
         if waiting:
             send_inline(lanes.release(using, waiting, lease), using, lease)
         send_inline(claims.claim(using, lease, self.scope(), self.due_limit), using, lease)
@@ -60,12 +62,16 @@ class ImmediateBackend(BaseBackend):
 
 
 class InlineBackend(BaseBackend):
-    """Send within a test's own transaction, on its own connection. Errors of hooks are raised."""
+    """Send within a test's own transaction, on its own connection."""
 
     sends_here: ClassVar[bool] = True
+
+    def __init__(self, alias: str, *, raising: bool = False) -> None:
+        super().__init__(alias)
+        self._raising = raising
 
     def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
         """Send what the test's commit hooks tell of."""
         lease = Lease(claims.holder(), settings.lease_seconds)
         mine = [r.delivery.pk for r in recorded]
-        send_inline(claims.claim_ids(using, lease, mine), using, lease, raising=True)
+        send_inline(claims.claim_ids(using, lease, mine), using, lease, raising=self._raising)

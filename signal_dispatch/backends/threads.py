@@ -37,7 +37,7 @@ class ThreadsBackend(BaseBackend):
         super().__init__(alias)
         self._drain_seconds = drain_seconds
         self._options = options
-        self._made_by = 0
+        self._made_by = os.getpid()
         self._lock = threading.Lock()
         self._worker: Worker | None = None
         Worker(self.scope, **options)  # an unknown option is refused now, not at the first save
@@ -72,10 +72,13 @@ class ThreadsBackend(BaseBackend):
 
     def stop(self, timeout: float = 5.0) -> None:
         """End the threads of this process; the next delivery starts new ones."""
+        if self._made_by != os.getpid():
+            return
         with self._lock:
             worker, self._worker = self._worker, None
-        if worker is None or self._made_by != os.getpid():
+        if worker is None:
             return
+        atexit.unregister(self._at_exit)
         errors = worker.stop(timeout)
         if errors:
             raise errors[0]

@@ -3,6 +3,8 @@
 import signal
 import threading
 from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -16,6 +18,7 @@ from signal_dispatch.worker import Worker
 
 #: Seconds that calls in flight get after the first signal.
 DRAIN_SECONDS = 20.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Command(BaseCommand):
@@ -67,16 +70,33 @@ class Command(BaseCommand):
             using=options["database"] or (),
         )
         stopping = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda received, frame: self._told(received, stopping))
-        worker.start()
-        self._say(f"Sending for {', '.join(sorted(scope().endpoints)) or 'no endpoint'}.", options)
-        if options["once"]:
-            self._drain(worker, stopping)
-        else:
-            stopping.wait()
-        worker.finish(DRAIN_SECONDS)
+        with self._told_by_signals(stopping):
+            worker.start()
+            named = ", ".join(sorted(scope().endpoints)) or "no endpoint"
+            self._say(f"Sending for {named}.", options)
+            try:
+                if options["once"]:
+                    self._drain(worker, stopping)
+                else:
+                    stopping.wait()
+            finally:
+                worker.finish(DRAIN_SECONDS)
         self._say("Stopped.", options)
+
+    @contextmanager
+    def _told_by_signals(self, stopping: threading.Event) -> Iterator[None]:
+        """Let the first signal say stop, the second end at once; afterwards all is as before."""
+
+        def told(received: int, frame: Any) -> None:
+            stopping.set()
+            signal.signal(received, signal.SIG_DFL)
+
+        before = {number: signal.signal(number, told) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _drain(self, worker: Worker, stopping: threading.Event) -> None:
         while not stopping.is_set():
@@ -85,10 +105,6 @@ class Command(BaseCommand):
             except TimeoutError:
                 continue
             return
-
-    def _told(self, received: int, stopping: threading.Event) -> None:
-        stopping.set()
-        signal.signal(received, signal.SIG_DFL)
 
     def _say(self, text: str, options: dict[str, Any]) -> None:
         if options["verbosity"] > 0:

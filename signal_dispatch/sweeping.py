@@ -1,0 +1,165 @@
+"""Find what is due in the table: tried before, spilled, or left by a process that is gone."""
+
+import logging
+import random
+import sys
+from collections.abc import Callable, Iterable
+from time import monotonic
+
+from django.db import DatabaseError, connections
+
+from signal_dispatch import claims, lanes
+from signal_dispatch.claims import Scope
+from signal_dispatch.conf import settings
+from signal_dispatch.databases import outbox_aliases
+from signal_dispatch.hand import Hand
+from signal_dispatch.models import Delivery
+from signal_dispatch.outbox import Lease
+
+logger = logging.getLogger("signal_dispatch")
+
+#: The longest sleep, in seconds: what other processes leave behind is found after that.
+MAX_SLEEP_SECONDS = 60.0
+#: The shortest, after something was found.
+MIN_SLEEP_SECONDS = 0.05
+#: Seconds between two looks for lanes that wait behind nothing.
+REPAIR_SECONDS = 300.0
+
+
+class Sweeper:
+    """Look at the outboxes when it is time or asked for, and take what is due.
+
+    Belongs to the bookkeeper's thread; what other threads may call says so.
+    """
+
+    def __init__(
+        self,
+        hand: Hand,
+        scope: Callable[[], Scope],
+        take: Callable[[Delivery, str, float], None],
+        *,
+        batch: int,
+        sweep_seconds: float,
+        max_sleep_seconds: float = MAX_SLEEP_SECONDS,
+        using: Iterable[str] = (),
+    ) -> None:
+        self._hand = hand
+        self._scope = scope
+        self._take = take
+        self._batch = batch
+        self._sweep_seconds = sweep_seconds
+        self._max_sleep_seconds = max_sleep_seconds
+        self._using = tuple(using)
+        self._missing: set[str] = set()
+        self._next = monotonic()
+        self._next_repair = monotonic() + REPAIR_SECONDS * _share()
+        #: Whether the senders had less room than there were due deliveries.
+        self._more_is_due = False
+        #: Numbers of sweeps: asked for, begun last, and the last one that found nothing due.
+        self._asked = self._begun = self._calm = 0
+
+    # For any thread that holds the lock
+
+    def ask(self) -> None:
+        """Look for due deliveries at once."""
+        # A sweep that is under way may have looked already: the next one is meant.
+        self._asked = self._begun + 1
+        self._hand.work.notify()
+
+    @property
+    def found_nothing(self) -> bool:
+        """Whether a sweep that began after the last ``ask()`` found nothing due."""
+        return self._calm >= self._asked
+
+    def next_at(self, now: float) -> float:
+        """Return when the next sweep is due, by ``monotonic()``."""
+        queue = self._hand.queue
+        if self._hand.stopping:
+            return now + MAX_SLEEP_SECONDS
+        if self._asked > self._begun:
+            return now
+        if self._more_is_due and queue.room and len(queue) < self._batch // 2:
+            return now
+        return self._next
+
+    # For the bookkeeper
+
+    def expect(self, seconds: float) -> None:
+        """Note that something is due again after so many seconds."""
+        self._next = min(self._next, monotonic() + seconds)
+
+    def sweep(self) -> None:
+        """Look into every outbox; where one refuses, the others are looked at first."""
+        with self._hand.lock:
+            self._begun += 1
+        self._more_is_due = False
+        scope, repair = self._scope(), monotonic() >= self._next_repair
+        if repair:
+            self._next_repair = monotonic() + REPAIR_SECONDS
+        waits, refused = [self._max_sleep_seconds], []
+        for using in self._aliases():
+            try:
+                waits.append(self._sweep_one(using, scope, repair=repair))
+            except Exception as error:  # noqa: BLE001 - raised below
+                if not self._is_left_out(using, error):
+                    refused.append(error)
+        if refused:
+            raise refused[0]
+        wait = max(MIN_SLEEP_SECONDS, min(waits))
+        self._next = monotonic() + (wait * (1 - 0.2 * _share()) if wait > 1 else wait)
+        if min(waits) > 0:
+            with self._hand.lock:
+                self._calm = self._begun
+
+    def _sweep_one(self, using: str, scope: Scope, *, repair: bool) -> float:
+        """Take what is due; return the seconds until the next look, 0 where something was."""
+        if repair:
+            idle = lanes.idle_lanes(using, self._batch)
+            with self._hand.lock:
+                self._hand.to_look |= {(using, lane) for lane in idle}
+        due = claims.seconds_until_due(using, scope)
+        if due is None:
+            return self._max_sleep_seconds
+        if due > 0:
+            return min(due, self._sweep_seconds)
+        self._claim(using, scope)
+        return 0.0
+
+    def _claim(self, using: str, scope: Scope) -> None:
+        with self._hand.lock:
+            room = min(self._batch, self._hand.queue.room)
+        if not room:
+            self._more_is_due = True
+            return
+        began = monotonic()
+        lease = Lease(claims.holder(), settings.lease_seconds)
+        taken = claims.claim(using, lease, scope, room)
+        self._more_is_due |= len(taken) == room
+        for delivery in taken:
+            self._take(delivery, using, began)
+
+    # Which outboxes there are
+
+    def _aliases(self) -> list[str]:
+        known = self._using or outbox_aliases(Delivery)
+        return [alias for alias in known if alias not in self._missing]
+
+    def _is_left_out(self, using: str, error: Exception) -> bool:
+        """Say whether the database has no outbox for us, rather than being unwell."""
+        if isinstance(error, DatabaseError):
+            return self._lacks_tables(using)
+        # A test case refuses this database: then it is nobody's to sweep.
+        module = sys.modules.get("django.test.testcases")
+        return module is not None and isinstance(error, module.DatabaseOperationForbidden)
+
+    def _lacks_tables(self, using: str) -> bool:
+        connection = connections[using]
+        if Delivery._meta.db_table in connection.introspection.table_names():
+            return False
+        self._missing.add(using)
+        logger.warning("The database %r has no outbox: run 'migrate' on it.", using)
+        return True
+
+
+def _share() -> float:
+    return random.random()  # noqa: S311 - spreads load

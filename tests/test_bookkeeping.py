@@ -1,0 +1,456 @@
+"""The bookkeeper's work step by step, with a hand that the test fills; no thread but where told."""
+
+import threading
+
+import pytest
+from django.db import DatabaseError, OperationalError, connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from signal_dispatch import bookkeeping, claims, lanes
+from signal_dispatch.bookkeeping import HINT_SECONDS, Bookkeeper
+from signal_dispatch.claims import Scope
+from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
+from signal_dispatch.models import Attempt, Delivery, State
+from signal_dispatch.outbox import Settlement
+from signal_dispatch.queueing import Job
+from tests.deliveries import delivery
+from tests.waiting import eventually
+
+SCOPE = Scope("", frozenset({"crm"}), frozenset({"shop.Told"}))
+
+
+class NoConnections:
+    """Stands for the thread's connections: a step would close that of the test."""
+
+    def all(self, **kwargs):
+        return []
+
+    def close_all(self):
+        pass
+
+
+class Desk:
+    """A bookkeeper, its hand, and a clock for both."""
+
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        for module in ("bookkeeping", "sweeping", "hand", "queueing"):
+            monkeypatch.setattr(f"signal_dispatch.{module}.monotonic", lambda: self.now)
+        self.hand = Hand(10, 10**6)
+        self.refusing = False
+        self.keeper = Bookkeeper(
+            self.hand, lambda: SCOPE, self.submit, batch=4, sweep_seconds=15, using=["default"]
+        )
+        self.keeper.sweeper.expect(-1)
+
+    def submit(self, job):
+        return not self.refusing and self.hand.queue.put(job)
+
+    def step(self):
+        self.keeper._step()
+
+    def rest(self):
+        """Be where nothing is due."""
+        self.step()
+        self.keeper.sweeper._next = self.now + 900
+        self.keeper._next_renewal = self.now + 900
+
+    @property
+    def wait(self):
+        return self.keeper._next_work(self.now) - self.now
+
+    @property
+    def ready(self):
+        return [job.delivery for job in self.hand.queue.ready()]
+
+    def job(self, made, age=0.0):
+        return Job(made, "default", self.now - age)
+
+    def settle(self, made, state=State.DELIVERED, **values):
+        tried = Attempt(delivery=made, number=1, started_at=timezone.now(), outcome="delivered")
+        done = Settlement(made, state, tried, **values)
+        self.hand.settled.append(Settled(self.job(made), done, self.now))
+
+
+@pytest.fixture
+def desk(monkeypatch):
+    monkeypatch.setattr(bookkeeping, "connections", NoConnections())
+    return Desk(monkeypatch)
+
+
+def held(**values):
+    defaults = {"held_by": claims.holder(), "epoch": 1, "available_at": DatabaseNow(60)}
+    return delivery(**defaults | values)
+
+
+def behind(lane):
+    return delivery(lane=lane, state="waiting", available_at=None)
+
+
+def row(made):
+    return Delivery.objects.get(pk=made.pk)
+
+
+def seconds_left(made):
+    return (row(made).available_at - timezone.now()).total_seconds()
+
+
+# Recording.
+
+
+@pytest.mark.django_db
+def test_what_was_settled_is_recorded_in_one_batch(desk):
+    desk.rest()
+    for _ in range(5):
+        desk.settle(held())
+    with CaptureQueriesContext(connection) as queries:
+        desk.step()
+
+    verbs = [q["sql"].split()[0] for q in queries]
+    assert (verbs.count("UPDATE"), verbs.count("INSERT"), verbs.count("SELECT")) == (1, 1, 0)
+    assert set(Delivery.objects.values_list("state", flat=True)) == {"delivered"}
+    assert desk.hand.is_empty
+
+
+@pytest.mark.django_db
+def test_answers_wait_a_little_for_others_unless_they_are_many_or_alone(desk):
+    desk.rest()
+    desk.hand.queue.put(desk.job(held()))
+    desk.settle(held())
+    assert desk.wait == pytest.approx(bookkeeping.FLUSH_SECONDS)
+    desk.hand.queue.clear()
+    assert desk.wait == 0, "nothing else is coming"
+    desk.hand.queue.put(desk.job(held()))
+    desk.hand.settled *= MAX_UNRECORDED
+    assert desk.wait == 0
+
+
+@pytest.mark.django_db
+def test_the_next_of_a_lane_is_taken_in_the_same_step(desk):
+    first, second = held(lane="a"), behind("a")
+    desk.settle(first)
+    desk.step()
+
+    assert desk.ready == [second]
+    assert (row(second).held_by, row(second).epoch) == (claims.holder(), 1)
+
+
+@pytest.mark.django_db
+def test_the_next_of_a_lane_follows_what_a_sender_recorded_itself(desk):
+    first, second = held(lane="a"), behind("a")
+    Delivery.objects.filter(pk=first.pk).update(state="delivered", available_at=None)
+    desk.hand.settled.append(
+        Settled(desk.job(first), Settlement(first, State.DELIVERED, recorded=True))
+    )
+    desk.step()
+
+    assert desk.ready == [second]
+    assert not Attempt.objects.exists()
+
+
+@pytest.mark.django_db
+def test_a_retry_holds_its_lane_and_brings_the_sweep_forward(desk):
+    desk.rest()
+    first, second = held(lane="a"), behind("a")
+    desk.settle(first, State.PENDING, delay=3)
+    desk.step()
+
+    assert (row(first).state, row(second).state) == ("pending", "waiting")
+    assert desk.wait == pytest.approx(3.01)
+
+
+@pytest.mark.django_db
+def test_answers_survive_a_database_that_is_away(desk, monkeypatch):
+    desk.settle(held())
+    with monkeypatch.context() as patch:
+        patch.setattr(bookkeeping, "settle_all", refuse)
+        with pytest.raises(OperationalError):
+            desk.step()
+    assert (desk.hand.unrecorded, desk.hand.recording) == (1, 0)
+    desk.step()
+
+    assert Delivery.objects.get().state == "delivered"
+    assert Attempt.objects.count() == 1
+
+
+@pytest.mark.django_db
+def test_a_lane_is_not_forgotten_when_the_database_goes_away_after_the_mark(desk, monkeypatch):
+    first, second = held(lane="a"), behind("a")
+    desk.settle(first)
+    with monkeypatch.context() as patch:
+        patch.setattr(lanes, "release", refuse)
+        with pytest.raises(OperationalError):
+            desk.step()
+    assert row(first).state == "delivered"
+    assert not desk.hand.is_empty
+    desk.step()
+
+    assert desk.ready == [second]
+
+
+def refuse(*arguments):
+    raise OperationalError("gone away")
+
+
+# Reading back.
+
+
+@pytest.mark.django_db
+def test_what_was_committed_is_read_back_and_what_was_not_is_not(desk):
+    kept, lost = held(path="as committed"), held(held_by="you")
+    keys = [kept.pk, lost.pk, 10**9]
+    desk.hand.to_read = {("default", pk): desk.now - 1 for pk in keys}
+    assert desk.wait == 0
+    desk.step()
+
+    (job,) = desk.hand.queue.ready()
+    assert (job.delivery.path, job.since) == ("as committed", desk.now - 1)
+    assert desk.hand.to_read == {}
+
+
+@pytest.mark.django_db
+def test_what_finds_no_room_is_handed_back(desk):
+    made = held()
+    desk.rest()
+    desk.refusing = True
+    desk.hand.to_read["default", made.pk] = desk.now
+    desk.step()
+
+    assert row(made).held_by == ""
+    assert seconds_left(made) < 5
+    assert desk.wait == bookkeeping.RETURN_SECONDS
+
+
+@pytest.mark.django_db
+def test_what_was_taken_is_not_read_back_again_after_an_error(desk, monkeypatch):
+    first, second = held(), held()
+    desk.hand.to_read = {("default", d.pk): desk.now for d in (first, second)}
+    monkeypatch.setattr(desk.keeper, "_submit", lambda job: job.delivery == first and put(job))
+    put = desk.hand.queue.put
+    with monkeypatch.context() as patch:
+        patch.setattr(claims, "hand_back", refuse)
+        with pytest.raises(OperationalError):
+            desk.step()
+    monkeypatch.setattr(desk.keeper, "_submit", put)
+    desk.step()
+
+    assert desk.ready == [first, second]
+
+
+# Leases.
+
+
+@pytest.mark.django_db
+def test_old_leases_are_renewed_wherever_the_job_is(desk):
+    jobs = [desk.job(held(available_at=DatabaseNow(5)), age=30) for _ in range(3)]
+    young = desk.job(held(available_at=DatabaseNow(5)), age=10)
+    for job in (jobs[0], jobs[1], young):
+        desk.hand.queue.put(job)
+    desk.hand.queue.take()
+    done = Settlement(jobs[2].delivery, State.DELIVERED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(desk.keeper, "_record", lambda: None)
+        desk.hand.settled.append(Settled(jobs[2], done))
+        desk.step()
+
+    assert [round(seconds_left(j.delivery), -1) for j in (*jobs, young)] == [60, 60, 60, 0]
+    assert [j.age for j in (*jobs, young)] == [0, 0, 0, 10]
+    assert 0 < desk.wait <= HINT_SECONDS
+
+
+@pytest.mark.django_db
+def test_a_job_whose_lease_is_somebody_elses_is_dropped(desk):
+    lost, kept = held(held_by="you"), held()
+    for made in (lost, kept):
+        desk.hand.queue.put(desk.job(made, age=30))
+    desk.step()
+
+    assert desk.ready == [kept]
+
+
+@pytest.mark.django_db
+def test_a_job_that_came_too_late_to_begin_is_renewed_at_once(desk):
+    desk.rest()
+    kept, lost = held(), held(held_by="you")
+    desk.hand.stale = [desk.job(kept, age=50), desk.job(lost, age=50)]
+    assert desk.wait == 0
+    desk.step()
+
+    (job,) = desk.hand.queue.ready()
+    assert (job.delivery, job.age) == (kept, 0)
+    assert desk.hand.stale == []
+    assert desk.wait > 0, "it must not spin"
+
+
+@pytest.mark.django_db
+def test_a_renewal_that_fails_loses_no_job(desk, monkeypatch):
+    made = held()
+    desk.hand.stale = [desk.job(made, age=50)]
+    with monkeypatch.context() as patch:
+        patch.setattr(claims, "renew", refuse)
+        with pytest.raises(OperationalError):
+            desk.step()
+    desk.step()
+
+    assert desk.ready == [made]
+
+
+# Hints that never came.
+
+
+@pytest.mark.django_db
+def test_a_lost_hint_costs_seconds_not_a_lease(desk):
+    made = held()
+    desk.hand.watched["default", made.pk] = desk.now
+    desk.step()
+    assert desk.ready == []
+    desk.now += HINT_SECONDS + 0.1
+    desk.step()
+
+    assert desk.ready == [made]
+    assert desk.hand.watched == {}
+
+
+@pytest.mark.django_db
+def test_an_open_transaction_is_watched_until_the_lease_would_be_over(desk, settings):
+    settings.SIGNAL_DISPATCH_LEASE_SECONDS = 60
+    desk.hand.watched["default", 10**9] = desk.now
+    for _ in range(11):
+        desk.now += HINT_SECONDS + 0.1
+        desk.step()
+        assert desk.hand.watched
+    desk.now += HINT_SECONDS
+    desk.step()
+
+    assert desk.hand.watched == {}
+
+
+@pytest.mark.django_db
+def test_a_hint_that_comes_during_the_look_is_not_answered_twice(desk, monkeypatch):
+    made, read_back = held(), claims.read_back
+    desk.hand.watched["default", made.pk] = desk.now - HINT_SECONDS - 1
+
+    def hint_in_between(*arguments):
+        found = read_back(*arguments)
+        assert desk.hand.watched.pop(("default", made.pk))  # as Worker.committed() does
+        return found
+
+    monkeypatch.setattr(claims, "read_back", hint_in_between)
+    desk.step()
+
+    assert desk.ready == []
+
+
+# Ending.
+
+
+@pytest.mark.django_db
+def test_at_the_end_answers_are_recorded_and_the_rest_is_due_at_once(desk):
+    done, ready, late, to_read, watched = (held(lane=n) for n in ("a", "", "", "", ""))
+    next_one, looked = behind("a"), behind("b")
+    desk.settle(done)
+    desk.hand.queue.put(desk.job(ready))
+    desk.hand.stale.append(desk.job(late))
+    desk.hand.to_read["default", to_read.pk] = desk.now
+    desk.hand.watched["default", watched.pk] = desk.now
+    desk.hand.to_look.add(("default", "b"))
+    desk.hand.closing = desk.refusing = True
+    desk.keeper.run()
+
+    assert row(done).state == "delivered"
+    for made in (ready, late, to_read, watched, next_one, looked):
+        assert (row(made).state, row(made).held_by) == ("pending", "")
+        assert seconds_left(made) < 5
+    assert desk.hand.is_empty
+
+
+@pytest.mark.django_db
+def test_a_call_in_flight_at_the_end_stays_leased(desk):
+    made = held()
+    desk.hand.queue.put(desk.job(made))
+    desk.hand.queue.take()
+    desk.hand.closing = True
+    desk.keeper.run()
+
+    assert row(made).held_by == claims.holder()
+    assert seconds_left(made) > 50
+
+
+@pytest.mark.django_db
+def test_a_database_that_is_away_at_the_end_is_told_and_no_more(desk, monkeypatch, caplog):
+    desk.hand.queue.put(desk.job(held()))
+    desk.hand.closing = True
+    monkeypatch.setattr(claims, "hand_back", refuse)
+    desk.keeper.run()
+
+    assert "leases will run out" in caplog.text
+
+
+# As a thread.
+
+
+@pytest.fixture
+def running(monkeypatch):
+    """Run a bookkeeper in a thread, with hardly any pause after an error."""
+    monkeypatch.setattr(bookkeeping, "MAX_BACKOFF_SECONDS", 0.02)
+    hand, taken = Hand(10, 10**6), []
+    keeper = Bookkeeper(
+        hand, lambda: SCOPE, lambda job: not taken.append(job), batch=4, sweep_seconds=15
+    )
+    keeper.hand, keeper.taken = hand, taken
+    thread = threading.Thread(target=keeper.run)
+
+    def start():
+        thread.start()
+        return keeper
+
+    yield start
+    with hand.lock:
+        hand.stopping = hand.closing = True
+        hand.work.notify_all()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("error", [DatabaseError("gone away"), ZeroDivisionError("a bug")])
+def test_no_error_ends_it(running, monkeypatch, caplog, error):
+    look, errors = claims.seconds_until_due, [error, error, error]
+
+    def failing(*arguments):
+        if errors:
+            raise errors.pop()
+        return look(*arguments)
+
+    monkeypatch.setattr(claims, "seconds_until_due", failing)
+    made = delivery()
+    keeper = running()
+
+    assert eventually(lambda: [job.delivery for job in keeper.taken]) == [made]
+    assert f"can't be reached ({type(error).__name__}" in caplog.text
+
+
+@pytest.mark.django_db
+def test_the_pause_grows_with_the_failures_up_to_a_limit(desk, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(desk.hand.work, "wait_for", lambda until, pause: pauses.append(pause))
+    for failures in range(1, 9):
+        desk.keeper._back_off(OperationalError("gone away"), failures)
+
+    assert pauses == [0.5, 1, 2, 4, 8, 10, 10, 10]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_connection_is_closed_when_there_is_nothing_to_do(running, monkeypatch):
+    monkeypatch.setattr(bookkeeping, "KEEP_SECONDS", 0.1)
+    seen, is_connected = [], bookkeeping._is_connected
+    monkeypatch.setattr(
+        bookkeeping, "_is_connected", lambda: seen.append(is_connected()) or seen[-1]
+    )
+    delivery()
+    keeper = running()
+    eventually(lambda: keeper.taken)
+
+    eventually(lambda: True in seen and seen[-1] is False)

@@ -1,0 +1,204 @@
+"""Who may take what, and that nothing is taken twice."""
+
+import os
+import secrets
+import threading
+
+import pytest
+from django.db import connection, connections
+from django.db.models import F
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from signal_dispatch import claims
+from signal_dispatch.claims import Scope
+from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.models import Delivery
+from signal_dispatch.outbox import Lease
+from tests.deliveries import delivery
+
+MINE = Lease("me", 60)
+SCOPE = Scope("", frozenset({"crm", "hubspot"}), frozenset({"shop.Told"}))
+
+
+@pytest.mark.django_db
+def test_the_longest_due_is_taken_first_and_belongs_to_the_holder():
+    late, early = delivery(available_at=DatabaseNow(-5)), delivery(available_at=DatabaseNow(-50))
+    delivery(available_at=DatabaseNow(-1))
+
+    taken = claims.claim("default", MINE, SCOPE, 2)
+
+    assert taken == [early, late]
+    for shown in taken:
+        row = Delivery.objects.get(pk=shown.pk)
+        assert (row.held_by, row.epoch) == (shown.held_by, shown.epoch) == ("me", 1)
+        assert 50 < (row.available_at - timezone.now()).total_seconds() < 61
+
+
+@pytest.mark.django_db
+def test_what_is_taken_is_not_taken_again_before_its_lease_ends():
+    made = delivery(epoch=3, held_by="dead", available_at=DatabaseNow(-0.001))
+    (taken,) = claims.claim("default", MINE, SCOPE, 10)
+    assert (taken.held_by, taken.epoch) == ("me", 4)
+    assert claims.claim("default", Lease("you", 60), SCOPE, 10) == []
+    Delivery.objects.update(available_at=DatabaseNow(-1))
+
+    (again,) = claims.claim("default", Lease("you", 60), SCOPE, 10)
+    assert (again.pk, again.epoch, again.held_by) == (made.pk, 5, "you")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"environment": "staging"},
+        {"endpoint": "unknown"},
+        {"dispatch": "shop.Newer"},
+        {"available_at": DatabaseNow(30)},
+        {"available_at": None, "state": "waiting"},
+        {"available_at": None, "state": "delivered"},
+    ],
+)
+def test_what_is_not_ours_or_not_due_is_left_alone(values):
+    made = delivery(**values)
+    before = Delivery.objects.filter(pk=made.pk).values().get()
+
+    assert claims.claim("default", MINE, SCOPE, 10) == []
+    assert Delivery.objects.filter(pk=made.pk).values().get() == before
+
+
+@pytest.mark.django_db
+def test_taking_costs_two_statements_and_one_where_nothing_is():
+    delivery()
+    for count in (2, 1):
+        with CaptureQueriesContext(connection) as queries:
+            claims.claim("default", MINE, SCOPE, 10)
+        asked = [q for q in queries if q["sql"].startswith(("SELECT", "UPDATE"))]
+        assert len(asked) == count
+
+
+@pytest.mark.django_db(transaction=True)
+def test_threads_that_take_at_once_share_without_overlap():
+    for _ in range(60):
+        delivery()
+    taken, together = [], threading.Barrier(4)
+
+    def take(name):
+        together.wait(10)
+        while mine := claims.claim("default", Lease(name, 60), SCOPE, 3):
+            taken.extend((d.pk, name) for d in mine)
+        connections.close_all()
+
+    threads = [threading.Thread(target=take, args=(f"p{n}",)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    numbers = [pk for pk, _name in taken]
+    assert len(numbers) == len(set(numbers)) == 60
+    assert dict(taken) == dict(Delivery.objects.values_list("pk", "held_by"))
+    assert set(Delivery.objects.values_list("epoch", flat=True)) == {1}
+
+
+@pytest.mark.django_db
+def test_named_rows_are_taken_whenever_they_are_due_unless_told_otherwise():
+    later, now = delivery(available_at=DatabaseNow(60)), delivery()
+    waiting = delivery(state="waiting", available_at=None)
+    ids = [waiting.pk, now.pk, later.pk]
+
+    assert claims.claim_ids("default", MINE, ids, only_due=True) == [now]
+    assert claims.claim_ids("default", MINE, ids) == [later, now]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("seconds", [-20, 40])
+def test_the_next_due_is_known_by_one_query(seconds):
+    assert claims.seconds_until_due("default", SCOPE) is None
+    delivery(available_at=DatabaseNow(-900), dispatch="shop.Newer")
+    delivery(available_at=None, state="waiting")
+    delivery(available_at=DatabaseNow(50))
+    delivery(available_at=DatabaseNow(seconds))
+    with CaptureQueriesContext(connection) as queries:
+        found = claims.seconds_until_due("default", SCOPE)
+
+    assert abs(found - seconds) < 5
+    assert len(queries) == 1
+
+
+@pytest.mark.django_db
+def test_renewing_starts_the_lease_anew_for_what_is_still_held():
+    kept, lost, done = (delivery(held_by="me", epoch=2) for _ in range(3))
+    Delivery.objects.filter(pk=lost.pk).update(held_by="you", epoch=3)
+    Delivery.objects.filter(pk=done.pk).update(state="delivered", available_at=None)
+
+    assert claims.renew("default", MINE, [kept, lost, done]) == {kept.pk}
+    left = {d.pk: d.available_at for d in Delivery.objects.all()}
+    assert 50 < (left[kept.pk] - timezone.now()).total_seconds() < 61
+    assert (left[lost.pk] - timezone.now()).total_seconds() < 5
+    assert left[done.pk] is None
+
+
+@pytest.mark.django_db
+def test_renewing_is_one_statement_while_all_are_held():
+    made = [delivery(held_by="me", epoch=1) for _ in range(3)]
+    with CaptureQueriesContext(connection) as queries:
+        assert claims.renew("default", MINE, made) == {d.pk for d in made}
+
+    assert len(queries) == 1
+
+
+@pytest.mark.django_db
+def test_what_was_taken_anew_under_the_same_name_is_another_lease():
+    first, second = delivery(held_by="me", epoch=1), delivery(held_by="you", epoch=1)
+    Delivery.objects.filter(pk=first.pk).update(epoch=F("epoch") + 1)
+
+    assert claims.renew("default", MINE, [first, second]) == set()
+
+
+@pytest.mark.django_db
+def test_what_is_handed_back_is_due_for_everybody():
+    mine, other = (delivery(held_by=who, available_at=DatabaseNow(60)) for who in ("me", "you"))
+
+    assert claims.hand_back("default", "me", [mine.pk, other.pk]) == 1
+    assert claims.claim("default", Lease("third", 60), SCOPE, 10) == [mine]
+
+
+@pytest.mark.django_db
+def test_only_the_holders_pending_rows_are_read_back():
+    mine = delivery(held_by="me")
+    ids = [mine.pk, delivery(held_by="you").pk, delivery(held_by="me", state="delivered").pk]
+
+    assert claims.read_back("default", "me", [*ids, 10**9]) == [mine]
+
+
+def test_a_holder_is_one_process(monkeypatch):
+    mine = claims.holder()
+    assert claims.holder() == mine
+    assert f":{os.getpid()}:" in mine
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    child = claims.holder()
+    assert child != mine
+    # The word at its end keeps a pid that is given out again from being taken for the old one.
+    claims._holders.pop(1)
+    assert claims.holder() != child
+    claims._holders.pop(1)
+
+
+def test_threads_that_ask_at_once_are_one_holder(monkeypatch):
+    monkeypatch.setattr(claims, "_holders", {})
+    together, token, told = threading.Barrier(4), secrets.token_hex, []
+
+    def slow(count):
+        together.wait(10)
+        return token(count)
+
+    monkeypatch.setattr(secrets, "token_hex", slow)
+    threads = [threading.Thread(target=lambda: told.append(claims.holder())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+
+    assert len(told) == 4
+    assert len(set(told)) == 1

@@ -1,0 +1,47 @@
+"""What the console shows of a call."""
+
+import io
+import uuid
+
+from signal_dispatch.backends.console import ConsoleBackend, describe
+from signal_dispatch.models import Delivery
+
+UID = uuid.UUID("0189f7ea-ae2c-7809-8aeb-b819cf5e9e7f")
+
+
+def shown(**values):
+    defaults = {"uid": UID, "endpoint": "crm", "method": "PUT", "path": "orders/7", "headers": {}}
+    return describe(Delivery(**defaults | values)).splitlines()
+
+
+def test_it_shows_the_call_and_none_of_the_endpoints_secrets():
+    lines = shown(headers={"Content-Type": "application/json"}, body=b'{"a":1}')
+
+    assert lines == [
+        "PUT orders/7  (crm at crm.example.com)",
+        "Content-Type: application/json",
+        f"Idempotency-Key: {UID}",
+        "",
+        "{",
+        '  "a": 1',
+        "}",
+        "-" * 79,
+    ]
+
+
+def test_it_shows_what_has_no_body_no_path_or_no_known_endpoint():
+    assert shown(path="", endpoint="gone")[0] == "PUT /  (gone at ?)"
+    assert len(shown()) == 3
+
+
+def test_it_shows_bytes_as_python_does():
+    assert "b'\\x00'" in shown(headers={"Content-Type": "image/png"}, body=b"\x00")
+
+
+def test_it_prints_where_it_is_told_to():
+    stream = io.StringIO()
+    ConsoleBackend("default", stream=stream)._print(
+        Delivery(uid=UID, endpoint="crm", method="GET", headers={})
+    )
+
+    assert stream.getvalue().startswith("GET /  (crm at crm.example.com)\n")

@@ -1,0 +1,177 @@
+"""The worker's command: in this process, and as one of its own with signals."""
+
+import signal
+import threading
+from contextlib import contextmanager
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.models import Delivery
+from signal_dispatch.worker import Worker
+from tests.acceptance import process
+from tests.deliveries import delivery
+from tests.shop.models import Order
+from tests.waiting import eventually
+
+
+def run(**options):
+    call_command("dispatch_worker", once=True, **{"verbosity": 0} | options)
+
+
+def state_of(made, using="default"):
+    return Delivery.objects.using(using).get(pk=made.pk).state
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
+def test_once_sends_until_nothing_is_due(declare, receiver):
+    declare(Order)
+    made = [delivery(path=str(n)) for n in range(40)]
+    leased = delivery(held_by="alive", epoch=1, available_at=DatabaseNow(60))
+    later = delivery(available_at=DatabaseNow(60))
+    lane = [delivery(lane="a"), delivery(lane="a", state="waiting", available_at=None)]
+    run()
+
+    assert {state_of(each) for each in (*made, *lane)} == {"delivered"}
+    assert {state_of(leased), state_of(later)} == {"pending"}
+    assert len(receiver.requests) == 42
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
+def test_only_the_named_endpoint_is_served(declare, receiver, settings):
+    entry = settings.SIGNAL_DISPATCH_ENDPOINTS["crm"]
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": entry, "erp": entry}
+    declare(Order)
+    mine, other = delivery(endpoint="erp"), delivery()
+    run(endpoint=["erp"])
+
+    assert (state_of(mine), state_of(other)) == ("delivered", "pending")
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+@pytest.mark.usefixtures("as_in_production")
+def test_only_the_named_database_is_served(declare, receiver):
+    declare(Order)
+    other, mine = delivery(), delivery("other")
+    run(database=["other"])
+    assert (state_of(mine, "other"), state_of(other)) == ("delivered", "pending")
+    run()
+
+    assert state_of(other) == "delivered"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"endpoint": ["crm", "cmr"]}, "--endpoint 'cmr' is not known. Known: crm, hubspot"),
+        ({"database": ["third"]}, "--database 'third' is not known. Known: default, other"),
+        ({"concurrency": 0}, "--concurrency must be at least 1"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, sentence):
+    with pytest.raises(CommandError, match=sentence):
+        run(**options)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
+def test_it_says_what_it_does_and_leaves_the_signals_as_they_were(receiver, capsys):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    run(verbosity=1)
+
+    assert capsys.readouterr().out == "Sending for crm.\nStopped.\n"
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
+    assert not [t for t in threading.enumerate() if t.name.startswith("signal_dispatch-")]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
+def test_an_error_leaves_no_thread_behind(receiver, monkeypatch):
+    def broken(self, timeout):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Worker, "drain", broken)
+    with pytest.raises(ZeroDivisionError):
+        run()
+    assert not [t for t in threading.enumerate() if t.name.startswith("signal_dispatch-")]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
+def test_once_waits_for_calls_that_take_longer_than_it_looks(declare, receiver, monkeypatch):
+    drain, waits = Worker.drain, []
+
+    def impatient(self, timeout):
+        waits.append(timeout)
+        drain(self, 0.05)
+
+    monkeypatch.setattr(Worker, "drain", impatient)
+    go = threading.Event()
+    receiver.script = lambda request: (receiver.hold(go), (200, {}, b"{}"))[1]
+    declare(Order)
+    made = delivery()
+    threading.Thread(target=lambda: (receiver.wait_for(1), go.wait(0.3), go.set())).start()
+    run()
+
+    assert state_of(made) == "delivered"
+    assert len(waits) > 1
+
+
+# As a process.
+
+
+@contextmanager
+def worker(url, *arguments):
+    running = process.start(url, "dispatch_worker", *arguments)
+    try:
+        assert running.stdout.readline() == "Sending for crm.\n"
+        yield running
+    finally:
+        if running.poll() is None:
+            running.kill()
+        running.communicate(timeout=10)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_first_signal_finishes_what_is_in_flight(receiver):
+    go = threading.Event()
+    receiver.script = lambda request: (receiver.hold(go), (200, {}, b"{}"))[1]
+    with worker(receiver.url) as running:
+        made = delivery()
+        receiver.wait_for(1)
+        running.send_signal(signal.SIGTERM)
+        go.set()
+        rest, _none = running.communicate(timeout=20)
+
+    assert (running.returncode, rest) == (0, "Stopped.\n")
+    assert state_of(made) == "delivered"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_second_signal_ends_at_once(receiver):
+    go = threading.Event()
+    receiver.script = lambda request: (receiver.hold(go), (200, {}, b"{}"))[1]
+    with worker(receiver.url) as running:
+        made = delivery()
+        receiver.wait_for(1)
+        running.send_signal(signal.SIGTERM)
+        # It may take a moment until the first one is heard.
+        eventually(lambda: running.poll() or running.send_signal(signal.SIGTERM), timeout=10)
+        go.set()
+
+    assert running.returncode == -signal.SIGTERM
+    made.refresh_from_db()
+    assert (made.state, made.attempts) == ("pending", 0), "it did not wait for the call's end"
+    assert made.held_by
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_finds_what_others_record(receiver):
+    with worker(receiver.url, "--concurrency", "2"):
+        for _ in range(3):
+            delivery()
+        receiver.wait_for(3)
+        eventually(lambda: not Delivery.objects.exclude(state="delivered").exists())

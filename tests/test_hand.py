@@ -1,0 +1,101 @@
+"""When a process is full, when it is done, and whose leases it keeps."""
+
+import pytest
+
+from signal_dispatch.hand import Hand, Settled
+from signal_dispatch.models import Delivery, State
+from signal_dispatch.outbox import Settlement
+from signal_dispatch.queueing import Job
+
+
+def job(endpoint="crm", body=b""):
+    return Job(Delivery(endpoint=endpoint, body=body), "default", 0.0)
+
+
+def settled(of):
+    return Settled(of, Settlement(of.delivery, State.DELIVERED))
+
+
+@pytest.fixture
+def hand():
+    return Hand(queue_size=3, queue_bytes=10_000)
+
+
+def test_leases_that_may_still_become_jobs_take_room(hand):
+    hand.queue.put(job())
+    hand.watched["default", 1] = 0.0
+    assert not hand.is_full
+    hand.to_read["default", 2] = 0.0
+
+    assert hand.is_full
+
+
+def test_bytes_fill_it_too(hand):
+    hand.queue.put(job(body=b"x" * 20_000))
+
+    assert hand.is_full
+
+
+def test_it_is_empty_when_nothing_will_be_sent_or_recorded(hand):
+    assert hand.is_empty
+    hand.watched["default", 1] = 0.0
+    assert hand.is_empty, "its transaction may never commit"
+
+
+def fill_queue(hand):
+    hand.queue.put(job())
+
+
+def fill_flight(hand):
+    hand.queue.put(job())
+    hand.queue.take()
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [
+        fill_queue,
+        fill_flight,
+        lambda hand: hand.settled.append(settled(job())),
+        lambda hand: setattr(hand, "recording", 1),
+        lambda hand: hand.to_read.update({("default", 1): 0.0}),
+        lambda hand: hand.to_look.add(("default", "lane")),
+        lambda hand: hand.stale.append(job()),
+    ],
+)
+def test_it_is_not_empty_while(hand, fill):
+    fill(hand)
+
+    assert not hand.is_empty
+
+
+def test_answers_count_until_they_are_in_the_database(hand):
+    hand.settled.append(settled(job()))
+    hand.recording = 2
+
+    assert hand.unrecorded == 3
+
+
+def test_leases_are_kept_until_the_record_is_written(hand):
+    flying, ready, stale, done = (job() for _ in range(4))
+    hand.queue.put(flying)
+    hand.queue.take()
+    hand.queue.put(ready)
+    hand.stale.append(stale)
+    hand.settled.append(settled(done))
+
+    assert set(hand.held()) == {flying, ready, stale, done}
+
+
+def test_an_endpoint_has_as_many_calls_in_flight_as_its_settings_say(settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {
+        "crm": {"URL": "https://crm.example.com/", "MAX_CONCURRENCY": 2}
+    }
+    hand = Hand(10, 10**6)
+    for endpoint in ("crm", "crm", "crm", "gone", "gone"):
+        hand.queue.put(job(endpoint))
+    taken = []
+    while (taking := hand.queue.take()) is not None:
+        taken.append(taking.delivery.endpoint)
+
+    assert sorted(taken) == ["crm", "crm", "gone"], "one for what settings do not know"

@@ -1,0 +1,89 @@
+"""Sending in the thread that commits: what a script sees, and what stays for later."""
+
+import threading
+
+import pytest
+from django.db import connections
+
+from signal_dispatch import lanes
+from signal_dispatch.backends.immediate import ImmediateBackend
+from signal_dispatch.models import Delivery
+from tests.deliveries import delivery
+from tests.shop.models import Order
+
+
+@pytest.fixture
+def immediate(settings, receiver, declare, as_in_production):
+    settings.SIGNAL_DISPATCH_BACKENDS = {
+        "default": {"BACKEND": "signal_dispatch.backends.immediate.ImmediateBackend"}
+    }
+    declare(Order, path="{number}")
+    return receiver
+
+
+def states():
+    return list(Delivery.objects.order_by("id").values_list("state", flat=True))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_answer_is_there_when_save_returns(immediate):
+    Order.objects.create(number="A-1")
+
+    assert states() == ["delivered"]
+    assert not [t for t in threading.enumerate() if t.name.startswith("signal_dispatch-")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_failure_raises_nothing_and_a_later_commit_tries_again(immediate, settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {
+        "crm": {"URL": immediate.url, "RETRY": {"delays": [0, 0, 0]}}
+    }
+    immediate.reply(503)
+    Order.objects.create(number="A-1")
+    assert states() == ["pending"]
+    assert Delivery.objects.get().attempts == 2, "due again at once, so it was tried again"
+    immediate.reply(200)
+    Order.objects.create(number="A-2")
+
+    assert states() == ["delivered", "delivered"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_commit_takes_only_a_few_of_those_that_are_due_along(immediate):
+    for number in range(ImmediateBackend.due_limit + 5):
+        delivery(path=f"old-{number}")
+    Order.objects.create(number="A-1")
+
+    assert states().count("pending") == 5
+    assert len(immediate.requests) == ImmediateBackend.due_limit + 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_threads_that_release_lanes_at_once_take_no_row_twice(monkeypatch, as_in_production):
+    for lane in ("a", "b"):
+        delivery(lane=lane, state="waiting", available_at=None)
+    backend, taken, promote = ImmediateBackend("default"), {}, lanes._promote
+
+    def release(name, names):
+        taken[name] = lanes.release("default", names, backend.lease("default"))
+        connections.close_all()
+
+    def let_the_other_be_faster(*arguments):
+        monkeypatch.setattr(lanes, "_promote", promote)
+        other = threading.Thread(target=release, args=("other", ["a"]))
+        other.start()
+        other.join(10)
+        return promote(*arguments)
+
+    monkeypatch.setattr(lanes, "_promote", let_the_other_be_faster)
+    mine = lanes.release("default", ["a", "b"], backend.lease("default"))
+
+    assert [d.lane for d in mine] == ["b"]
+    assert [d.lane for d in taken["other"]] == ["a"]
+
+
+@pytest.mark.parametrize(("debug", "ids"), [(True, []), (False, ["signal_dispatch.W003"])])
+def test_a_site_is_warned_that_requests_would_wait(settings, debug, ids):
+    settings.DEBUG = debug
+
+    assert [warning.id for warning in ImmediateBackend("default").check()] == ids

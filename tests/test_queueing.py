@@ -1,0 +1,124 @@
+"""Jobs in memory: bounded, in turn between endpoints, counted while in flight."""
+
+import pytest
+
+from signal_dispatch.models import Delivery
+from signal_dispatch.queueing import Job, Queue
+
+
+def job(endpoint="crm", body=b"", since=0.0):
+    return Job(Delivery(endpoint=endpoint, body=body), "default", since)
+
+
+def queue(limit=10, limit_bytes=10**6, **concurrency):
+    return Queue(limit, limit_bytes, lambda endpoint: concurrency.get(endpoint, 10))
+
+
+def test_jobs_of_one_endpoint_go_in_the_order_they_came():
+    line, jobs = queue(), [job() for _ in range(3)]
+    for each in jobs:
+        assert line.put(each)
+
+    assert [line.take(), line.take(), line.take(), line.take()] == [*jobs, None]
+
+
+def test_endpoints_take_turns():
+    line = queue()
+    for endpoint in ("crm", "crm", "crm", "slack", "slack", "erp"):
+        line.put(job(endpoint))
+
+    order = [line.take().delivery.endpoint for _ in range(6)]
+    assert order == ["crm", "slack", "erp", "crm", "slack", "crm"]
+
+
+def test_an_endpoint_that_hangs_leaves_the_others_alone():
+    line = queue(crm=2)
+    for endpoint in ("crm", "crm", "crm", "slack"):
+        line.put(job(endpoint))
+
+    flying = [line.take() for _ in range(3)]
+    assert [j.delivery.endpoint for j in flying] == ["crm", "slack", "crm"]
+    assert line.take() is None, "two of the CRM's are in flight"
+    assert (len(line), line.in_flight) == (1, 3)
+    line.done(flying[0])
+    assert line.take().delivery.endpoint == "crm"
+
+
+def test_more_jobs_than_the_limit_are_refused():
+    line = queue(limit=2)
+
+    assert [line.put(job()) for _ in range(3)] == [True, True, False]
+    assert (len(line), line.room) == (2, 0)
+    line.take()
+    assert line.room == 1
+
+
+def test_more_bytes_than_the_limit_are_refused():
+    line = queue(limit_bytes=10_000)
+
+    assert line.put(job(body=b"x" * 5_000))
+    assert not line.put(job(body=b"x" * 5_000))
+    assert line.put(job())
+    assert line.bytes == 5_000 + 2 * job().size
+    line.take()
+    line.take()
+    assert line.bytes == 0
+
+
+def test_one_job_larger_than_the_limit_passes_alone():
+    line = queue(limit_bytes=10_000)
+
+    assert line.put(job(body=b"x" * 50_000))
+    assert line.room == 0
+    assert not line.put(job())
+
+
+def test_what_is_held_is_ready_or_in_flight():
+    line, first, second = queue(), job("crm"), job("slack")
+    line.put(first)
+    line.put(second)
+    line.take()
+
+    assert set(line.held()) == {first, second}
+    assert list(line.ready()) == [second]
+    line.done(first)
+    line.done(first)  # twice is no harm
+    assert list(line.held()) == [second]
+
+
+def test_a_dropped_job_leaves_no_trace():
+    line, first, second = queue(), job(), job()
+    line.put(first)
+    line.put(second)
+    line.drop(first)
+    line.drop(first)
+    line.drop(job("slack"))
+
+    assert (len(line), line.bytes) == (1, second.size)
+    line.drop(second)
+    assert (len(line), line.bytes, line.take()) == (0, 0, None)
+
+
+def test_a_job_in_flight_is_not_dropped():
+    line, only = queue(), job()
+    line.put(only)
+    line.take()
+    line.drop(only)
+
+    assert line.in_flight == 1
+
+
+def test_clearing_returns_what_nobody_took():
+    line, first, second = queue(), job(), job()
+    line.put(first)
+    line.put(second)
+    line.take()
+
+    assert line.clear() == [second]
+    assert (len(line), line.bytes, line.in_flight) == (0, 0, 1)
+
+
+def test_a_job_counts_its_age_from_the_lease(monkeypatch):
+    monkeypatch.setattr("signal_dispatch.queueing.monotonic", lambda: 107.0)
+
+    assert job(since=100.0).age == pytest.approx(7.0)

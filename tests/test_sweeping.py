@@ -1,0 +1,225 @@
+"""What a sweep takes and what it leaves, and when the next one comes."""
+
+import pytest
+from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
+
+from signal_dispatch import claims, sweeping
+from signal_dispatch.claims import Scope
+from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.hand import Hand
+from signal_dispatch.models import Delivery
+from signal_dispatch.queueing import Job
+from signal_dispatch.sweeping import Sweeper
+from tests.deliveries import delivery
+
+SCOPE = Scope("", frozenset({"crm"}), frozenset({"shop.Told"}))
+
+
+class Sweep:
+    """A sweeper with a clock that stands still, and what it took."""
+
+    def __init__(self, monkeypatch, **values):
+        self.now = 1000.0
+        monkeypatch.setattr(sweeping, "monotonic", lambda: self.now)
+        monkeypatch.setattr(sweeping, "_share", lambda: 0.5)
+        self.hand = Hand(values.pop("queue_size", 10), 10**6)
+        self.taken = []
+        defaults = {"batch": 4, "sweep_seconds": 15.0, "using": ["default"]}
+        self.sweeper = Sweeper(self.hand, lambda: SCOPE, self.take, **defaults | values)
+
+    def take(self, made, using, since):
+        self.taken.append(made)
+        self.hand.queue.put(Job(made, using, since))
+
+    def __call__(self):
+        self.sweeper.sweep()
+        return self.taken
+
+    @property
+    def wait(self):
+        return self.sweeper.next_at(self.now) - self.now
+
+
+@pytest.fixture
+def sweep(monkeypatch):
+    return Sweep(monkeypatch)
+
+
+def sql_of(work):
+    with CaptureQueriesContext(connection) as queries:
+        work()
+    return [q["sql"] for q in queries if q["sql"].startswith(("SELECT", "UPDATE"))]
+
+
+@pytest.mark.django_db
+def test_what_a_dead_process_held_is_taken_once_its_lease_is_over(sweep):
+    left = delivery(held_by="dead", epoch=1, available_at=DatabaseNow(-1))
+    delivery(held_by="alive", epoch=1, available_at=DatabaseNow(30))
+
+    assert sweep() == [left]
+    assert (left.pk, "dead") not in Delivery.objects.values_list("pk", "held_by")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "values", [{"environment": "staging"}, {"dispatch": "shop.Newer"}, {"endpoint": "other"}]
+)
+def test_what_is_not_ours_is_left_alone(sweep, values):
+    delivery(**values)
+
+    assert sweep() == []
+    assert sweep.sweeper.found_nothing
+
+
+@pytest.mark.django_db
+def test_an_empty_outbox_costs_one_query_a_minute(sweep):
+    assert len(sql_of(sweep)) == 1
+    assert sweep.wait == 54, "60 s, spread by a fifth"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("due", "wait"), [(0.5, 0.5), (10, 9), (500, 13.5)])
+def test_the_next_sweep_is_when_something_is_due_or_soon(sweep, due, wait):
+    delivery(available_at=DatabaseNow(due))
+    sweep()
+
+    assert sweep.wait == pytest.approx(wait, abs=0.4)
+    assert sweep.sweeper.found_nothing
+
+
+@pytest.mark.django_db
+def test_a_retry_brings_the_next_sweep_forward(sweep):
+    sweep()
+    sweep.sweeper.expect(3)
+    sweep.sweeper.expect(7)
+
+    assert sweep.wait == 3
+
+
+@pytest.mark.django_db
+def test_after_a_find_it_looks_again_at_once_and_then_rests(sweep):
+    delivery()
+    sweep()
+    assert sweep.wait == pytest.approx(sweeping.MIN_SLEEP_SECONDS)
+    sweep()
+    assert sweep.wait > 5
+    assert len(sweep.taken) == 1
+
+
+@pytest.mark.django_db
+def test_only_so_much_is_taken_as_there_is_room_for(monkeypatch):
+    sweep = Sweep(monkeypatch, queue_size=3)
+    made = [delivery() for _ in range(5)]
+
+    assert sweep() == made[:3]
+    assert sweep() == made[:3], "no room, so the rest is left for others"
+    assert Delivery.objects.filter(held_by="").count() == 2
+    sweep.sweeper.expect(50)
+    sweep.hand.queue.clear()
+    assert sweep.wait == 0, "room again: more was due"
+    assert sweep() == made
+
+
+@pytest.mark.django_db
+def test_a_batch_that_was_just_all_does_not_keep_it_looking(sweep):
+    for _ in range(4):
+        delivery()
+    sweep()
+    sweep.hand.queue.clear()
+    assert sweep.wait == 0, "it can't know that this was all"
+    sweep()
+
+    assert sweep.wait > 5
+    assert len(sweep.taken) == 4
+
+
+@pytest.mark.django_db
+def test_asking_during_a_sweep_is_not_lost(sweep, monkeypatch):
+    looked = claims.seconds_until_due
+
+    def ask_after_the_look(using, scope):
+        found = looked(using, scope)
+        monkeypatch.setattr(claims, "seconds_until_due", looked)
+        delivery()
+        with sweep.hand.lock:
+            sweep.sweeper.ask()
+        return found
+
+    monkeypatch.setattr(claims, "seconds_until_due", ask_after_the_look)
+    sweep()
+    assert sweep.taken == []
+    assert sweep.wait == 0
+    assert not sweep.sweeper.found_nothing, "that sweep looked before it was asked"
+
+    assert len(sweep()) == 1
+    sweep()
+    assert sweep.sweeper.found_nothing
+
+
+@pytest.mark.django_db
+def test_nothing_is_taken_any_more_once_it_stops(sweep):
+    sweep.hand.stopping = True
+    with sweep.hand.lock:
+        sweep.sweeper.ask()
+
+    assert sweep.wait > 5
+
+
+@pytest.mark.django_db
+def test_lanes_that_wait_behind_nothing_are_looked_for_every_five_minutes(sweep):
+    delivery(lane="lost", state="waiting", available_at=None)
+    sweep()
+    assert sweep.hand.to_look == set()
+    sweep.now += sweeping.REPAIR_SECONDS
+    sweep()
+    assert sweep.hand.to_look == {("default", "lost")}
+    sweep.hand.to_look.clear()
+    sweep.now += 10
+    sweep()
+    assert sweep.hand.to_look == set()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_without_the_table_is_left_out_and_told_once(sweep, monkeypatch, caplog):
+    monkeypatch.setattr(Delivery._meta, "db_table", "never_migrated")
+    sweep()
+    sweep()
+
+    assert caplog.text.count("The database 'default' has no outbox: run 'migrate'") == 1
+    assert sweep.wait > 5
+
+
+@pytest.mark.django_db
+def test_a_database_that_the_test_forbids_is_nobodys_to_sweep(monkeypatch):
+    sweep = Sweep(monkeypatch, using=["other", "default"])
+    delivery()
+
+    assert len(sweep()) == 1
+
+
+@pytest.mark.django_db
+def test_a_database_that_is_unwell_does_not_hide_the_others(monkeypatch):
+    sweep = Sweep(monkeypatch, using=["other", "default"])
+    made, look = delivery(), claims.seconds_until_due
+
+    def refuse(using, scope):
+        if using == "other":
+            raise OperationalError("gone away")
+        return look(using, scope)
+
+    monkeypatch.setattr(claims, "seconds_until_due", refuse)
+    monkeypatch.setattr(Sweeper, "_lacks_tables", lambda self, using: False)
+    with pytest.raises(OperationalError):
+        sweep()
+
+    assert sweep.taken == [made]
+    assert sweep.wait <= 0, "nothing was promised, so it looks again after the pause"
+
+
+@pytest.mark.django_db(databases=["default", "other"])
+def test_every_outbox_is_swept_unless_some_are_named(monkeypatch):
+    made = [delivery(), delivery("other")]
+
+    assert Sweep(monkeypatch, using=["other"])() == [made[1]]
+    assert Sweep(monkeypatch, using=())() == [made[0]]

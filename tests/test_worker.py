@@ -1,0 +1,529 @@
+"""Threads that really run, over real HTTP: what is sent, what is not, and how all of it ends."""
+
+import logging
+import threading
+import time
+from contextvars import ContextVar
+
+import pytest
+from django.db import OperationalError, connection, connections, transaction
+from django.test.utils import CaptureQueriesContext
+
+from signal_dispatch import ModelDispatch, bookkeeping, claims, worker
+from signal_dispatch.claims import Scope
+from signal_dispatch.exceptions import EndpointNotMocked
+from signal_dispatch.models import Attempt, Delivery, State
+from signal_dispatch.outbox import Lease, record
+from signal_dispatch.queueing import Recorded
+from signal_dispatch.worker import Worker
+from tests.deliveries import delivery
+from tests.shop.models import Customer, Order
+from tests.waiting import eventually
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("as_in_production"),
+]
+
+SCOPE = Scope("", frozenset({"crm"}), frozenset({"shop.Told"}))
+
+
+@pytest.fixture
+def make(declare, receiver):
+    """Make workers that end with the test; ``declare(Order)`` is done."""
+    made = []
+    declare(Order)
+
+    def make(**options):
+        made.append(Worker(lambda: SCOPE, **{"sweep_seconds": 0.5} | options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop(5)
+
+
+def save(to=None, *, lease=True, path="", **values):
+    """Record a delivery as the dispatcher does, and note its lease with the worker."""
+    made = Delivery(
+        dispatch="shop.Told",
+        endpoint="crm",
+        event="updated",
+        model="shop.order",
+        object_pk=1,
+        method="POST",
+        path=path,
+        **values,
+    )
+    item = Recorded(made, "default", leased=lease)
+    record(made, "default", lease=Lease(claims.holder(), 60) if lease else None)
+    if to:
+        to.remember(item)
+    return item
+
+
+def commit(to, *items, fresh=True):
+    to.committed(items, "default", fresh=fresh)
+
+
+def states():
+    return list(Delivery.objects.order_by("id").values_list("state", flat=True))
+
+
+def all_delivered():
+    return set(states()) == {"delivered"}
+
+
+def threads_of_ours():
+    return [t.name for t in threading.enumerate() if t.name.startswith("signal_dispatch-")]
+
+
+def held_calls(receiver):
+    """Let calls hang until the event is set."""
+    go = threading.Event()
+
+    def hold(request):
+        receiver.hold(go)
+        return (200, {}, b"{}")
+
+    receiver.script = hold
+    return go
+
+
+# What is sent.
+
+
+def test_a_committed_delivery_is_sent_from_memory_and_recorded(make, receiver):
+    mine = make()
+    item = save(mine, path="orders/1")
+    with CaptureQueriesContext(connection) as queries:
+        commit(mine, item)
+
+    (request,) = receiver.wait_for(1)
+    assert request.path == "/orders/1"
+    eventually(all_delivered)
+    assert Attempt.objects.get().sender == claims.holder()
+    assert len(queries) == 0, "the thread that saves asks nothing"
+
+
+def test_nothing_runs_before_the_first_delivery(make):
+    before = threads_of_ours()
+    mine = make()
+    assert threads_of_ours() == before == []
+    mine.finish(1)
+    mine.stop(1)
+    assert threads_of_ours() == []
+    other = make()
+    assert other.has_room
+    assert threads_of_ours() == ["signal_dispatch-bookkeeper"]
+
+
+def test_what_is_read_back_is_sent_as_it_was_committed(make, receiver):
+    mine = make()
+    item = save(mine, path="first")
+    Delivery.objects.update(path="last")
+    commit(mine, item, fresh=False)
+
+    assert receiver.wait_for(1)[0].path == "/last"
+
+
+def test_what_a_savepoint_took_back_is_not_sent(make, receiver):
+    mine = make()
+    with transaction.atomic():
+        point = transaction.savepoint()
+        gone = save(mine, path="gone")
+        transaction.savepoint_rollback(point)
+    commit(mine, gone, fresh=False)
+    commit(mine, save(mine, path="kept"), fresh=False)
+    mine.drain(10)
+
+    assert [r.path for r in receiver.requests] == ["/kept"]
+
+
+def test_two_hints_for_one_delivery_send_it_once(make, receiver):
+    mine = make()
+    item = save(mine)
+    commit(mine, item)
+    commit(mine, item)
+    commit(mine, item, fresh=False)
+    mine.drain(10)
+
+    assert len(receiver.requests) == 1
+
+
+def test_what_nobody_leased_is_swept_at_once(make, receiver):
+    mine = make(sweep_seconds=60)
+    mine.drain(10)
+    commit(mine, save(mine, lease=False))
+
+    receiver.wait_for(1, timeout=5)
+
+
+def test_whoever_waited_looks_again_after_the_commit(make, receiver):
+    # The head was settled between the INSERT that saw it and the commit: nobody else will look.
+    head = delivery(lane="a")
+    item = save(None, lane="a")
+    assert item.delivery.state == State.WAITING
+    Delivery.objects.filter(pk=head.pk).update(state="delivered", available_at=None)
+    mine = make()
+    commit(mine, item)
+
+    receiver.wait_for(1)
+    eventually(all_delivered)
+
+
+def test_a_lane_goes_one_after_the_other_and_only_after_the_record(make, receiver):
+    mine, seen = make(), []
+    receiver.script = lambda request: (seen.append(request.path), (200, {}, b"{}"))[1]
+    items = [save(mine, lane="a", path=str(n)) for n in range(5)]
+    assert states() == ["pending", *["waiting"] * 4]
+    commit(mine, *items)
+    mine.drain(10)
+
+    assert seen == [f"/{n}" for n in range(5)]
+    assert all_delivered()
+
+
+def test_a_failed_call_is_made_again(make, receiver):
+    receiver.play((503, {}, b""), (200, {}, b"{}"))
+    mine = make()
+    commit(mine, save(mine))
+
+    first, second = receiver.wait_for(2)
+    assert first.headers["Idempotency-Key"] == second.headers["Idempotency-Key"]
+    eventually(all_delivered)
+    assert Attempt.objects.count() == 2
+
+
+def test_a_burst_costs_few_statements(make, receiver):
+    mine, counted = make(), []
+    settle = bookkeeping.settle_all
+
+    def count(settlements, using):
+        counted.append(len(settlements))
+        return settle(settlements, using)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bookkeeping, "settle_all", count)
+        commit(mine, *[save(mine) for _ in range(40)])
+        mine.drain(15)
+
+    assert sum(counted) == 40
+    assert len(counted) < 25, counted
+
+
+# Room.
+
+
+def test_more_than_fits_is_left_in_the_table_and_sent_later(make, receiver):
+    go = held_calls(receiver)
+    mine = make(max_senders=1, queue_size=2)
+    items = [save(mine) for _ in range(2)]
+    commit(mine, *items)
+    receiver.wait_for(1)
+    while mine.has_room:
+        commit(mine, save(mine))
+    commit(mine, save(mine, lease=False))
+    go.set()
+    mine.drain(10)
+
+    assert all_delivered()
+    assert len(receiver.requests) == Delivery.objects.count() == 4
+
+
+def test_senders_pause_while_answers_cannot_be_recorded(make, receiver, monkeypatch):
+    monkeypatch.setattr(worker, "MAX_UNRECORDED", 3)
+    monkeypatch.setattr(bookkeeping, "MAX_BACKOFF_SECONDS", 0.05)
+    settle, away = bookkeeping.settle_all, [True]
+
+    def settle_when_back(*arguments):
+        if away:
+            raise OperationalError("gone away")
+        return settle(*arguments)
+
+    monkeypatch.setattr(bookkeeping, "settle_all", settle_when_back)
+    mine = make(max_senders=2, idle_seconds=0.1)
+    commit(mine, *[save(mine) for _ in range(12)])
+    receiver.wait_for(3)
+    # Long enough for a sender that takes the pause for idleness to end.
+    until = time.monotonic() + 0.5
+    eventually(lambda: time.monotonic() > until)
+    assert len(receiver.requests) <= 3 + 2
+    away.clear()
+
+    mine.drain(10)
+    assert all_delivered()
+    assert len(receiver.requests) == 12
+
+
+def test_a_job_that_waited_too_long_renews_its_lease_before_it_begins(make, receiver, settings):
+    settings.SIGNAL_DISPATCH_LEASE_SECONDS = 60
+    mine = make()
+    item = save(mine)
+    Delivery.objects.update(available_at=item.delivery.created_at)
+    # The transaction took as long as the lease lasts.
+    with mine._hand.lock:
+        mine._hand.watched["default", item.delivery.pk] -= 50
+    commit(mine, item)
+    mine.drain(10)
+    assert len(receiver.requests) == 1
+
+    stolen = save(mine)
+    with mine._hand.lock:
+        mine._hand.watched["default", stolen.delivery.pk] -= 50
+    Delivery.objects.filter(pk=stolen.delivery.pk).update(
+        held_by="you", epoch=2, available_at=stolen.delivery.created_at.replace(year=9000)
+    )
+    commit(mine, stolen)
+    mine.drain(10)
+    assert len(receiver.requests) == 1, "somebody else has it"
+
+
+# Waiting.
+
+
+def test_draining_tells_what_is_left_when_time_is_over(make, receiver):
+    go = held_calls(receiver)
+    mine = make()
+    commit(mine, save(mine))
+    receiver.wait_for(1)
+
+    with pytest.raises(TimeoutError, match=r"After 0\.1 s there is still 1 in flight, 0 ready"):
+        mine.drain(0.1)
+    go.set()
+    mine.drain(10)
+
+
+def test_draining_finds_what_nobody_told_of(make, receiver):
+    mine = make(sweep_seconds=60)
+    mine.drain(10)
+    delivery()
+    mine.drain(10)
+
+    assert all_delivered()
+
+
+def test_draining_does_not_wait_for_a_later_retry(make, receiver, settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {
+        "crm": {"URL": receiver.url, "RETRY": {"delays": [0, 60]}}
+    }
+    receiver.reply(503)
+    mine = make()
+    commit(mine, save(mine))
+    mine.drain(10)
+
+    assert states() == ["pending"]
+    assert Delivery.objects.get().attempts == 1
+
+
+def test_what_a_thread_met_under_test_is_raised_by_drain(make, monkeypatch):
+    def refuse(*arguments, **values):
+        raise EndpointNotMocked("crm is not mocked")
+
+    monkeypatch.setattr(worker, "deliver", refuse)
+    mine = make()
+    commit(mine, save(mine))
+    with pytest.raises(EndpointNotMocked):
+        eventually(lambda: mine.drain(10))
+    mine.drain(10)
+    assert Delivery.objects.get().error_class == "internal"
+
+
+# Errors.
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("a bug of ours"), SystemExit(1)])
+def test_an_error_in_a_sender_leaves_the_others_going(make, receiver, monkeypatch, caplog, error):
+    deliver, errors = worker.deliver, [error]
+
+    def failing(*arguments, **values):
+        if errors:
+            raise errors.pop()
+        return deliver(*arguments, **values)
+
+    monkeypatch.setattr(worker, "deliver", failing)
+    mine = make(max_senders=1)
+    commit(mine, *[save(mine) for _ in range(3)])
+    receiver.wait_for(2)
+    eventually(lambda: states().count("delivered") == 2)
+    eventually(lambda: mine._hand.is_empty)
+
+    left = Delivery.objects.get(state="pending")
+    assert (left.error_class, left.held_by) == ("internal", "")
+    assert left.reason == f"{type(error).__name__}: {error}"
+    assert f"{left.pk} could not be tried" in caplog.text
+
+
+def test_a_lost_lease_is_no_error(make, receiver, caplog):
+    caplog.set_level(logging.INFO, "signal_dispatch")
+    mine = make()
+    item = save(mine)
+    item.delivery.dispatch = "shop.Unknown"
+    commit(mine, item)
+    mine.drain(10)
+
+    assert "Nothing here is registered as shop.Unknown" in caplog.text
+    assert Delivery.objects.get(pk=item.delivery.pk).state == "pending"
+
+
+def test_without_threads_there_is_no_room(make, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    mine = make()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    assert not mine.has_room
+    assert not mine.start()
+
+
+def test_without_a_sender_a_delivery_is_handed_back(make, receiver, monkeypatch):
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if "sender" in thread.name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    mine = make()
+    mine.drain(10)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        item = save(mine)
+        commit(mine, item)
+        eventually(lambda: Delivery.objects.get().epoch >= 2)  # handed back, taken again
+    eventually(all_delivered)
+    mine.drain(10)
+    assert len(receiver.requests) == 1
+
+
+# Ending.
+
+
+def test_idle_senders_end_and_the_next_delivery_starts_new_ones(make, receiver):
+    mine = make(idle_seconds=0.1)
+    commit(mine, save(mine))
+    receiver.wait_for(1)
+    eventually(lambda: threads_of_ours() == ["signal_dispatch-bookkeeper"])
+    assert not mine._senders
+    commit(mine, save(mine))
+    receiver.wait_for(2)
+    eventually(all_delivered)
+
+
+def test_no_more_senders_run_than_asked_for(make, receiver):
+    go = held_calls(receiver)
+    mine = make(max_senders=3)
+    commit(mine, *[save(mine) for _ in range(8)])
+    receiver.wait_for(3)
+    assert len(threads_of_ours()) == 1 + 3
+    go.set()
+    mine.drain(10)
+    assert len(receiver.requests) == 8
+
+
+class Handling(ModelDispatch):
+    def handle_response(self, delivery, response):
+        Customer.objects.create(name=f"answer to {delivery.pk}")
+
+
+def test_senders_that_run_hooks_close_their_connections(make, declare, receiver, monkeypatch):
+    declare(Order, name="shop.Handled", base=Handling)
+    open_after, next_job = [], Worker._next_job
+
+    def look(self, *, wait):
+        if wait:
+            open_after.extend(c.connection for c in connections.all(initialized_only=True))
+        return next_job(self, wait=wait)
+
+    monkeypatch.setattr(Worker, "_next_job", look)
+    mine = make(max_senders=1)
+    items = [save(mine), save(mine)]
+    for item in items:
+        item.delivery.dispatch = "shop.Handled"
+    commit(mine, *items)
+    eventually(all_delivered)
+    mine.drain(10)
+
+    assert Customer.objects.count() == 2
+    assert open_after
+    assert set(open_after) == {None}
+
+
+def test_stopping_records_every_answer_that_still_comes(make, receiver):
+    go = held_calls(receiver)
+    mine = make(max_senders=3)
+    commit(mine, *[save(mine) for _ in range(5)])
+    receiver.wait_for(3)
+    stopping = threading.Thread(target=mine.stop, args=(10,))
+    stopping.start()
+    eventually(lambda: mine._hand.stopping)
+    # The bookkeeper must go on: it is woken here, and nothing is settled yet.
+    with mine._hand.lock:
+        mine._hand.work.notify_all()
+    go.set()
+    stopping.join(10)
+
+    assert states().count("delivered") == len(receiver.requests) == 3
+    assert set(Delivery.objects.filter(state="pending").values_list("held_by", flat=True)) == {""}
+    assert threads_of_ours() == []
+
+
+def test_stopping_does_not_wait_for_a_call_that_hangs(make, receiver):
+    go = held_calls(receiver)
+    mine = make(max_senders=1)
+    commit(mine, save(mine), save(mine))
+    receiver.wait_for(1)
+    began = time.monotonic()
+    mine.stop(0.3)
+    took = time.monotonic() - began
+    go.set()
+
+    assert took < 3
+    hanging, other = Delivery.objects.order_by("id")
+    assert (hanging.held_by, other.held_by) == (claims.holder(), "")
+    assert not mine.submit(None), "it takes nothing any more"
+    eventually(lambda: threads_of_ours() == [])
+
+
+def test_finishing_sends_what_is_in_hand(make, receiver):
+    mine = make(max_senders=1)
+    commit(mine, *[save(mine) for _ in range(5)])
+    mine.finish(10)
+
+    assert all_delivered()
+    assert threads_of_ours() == []
+    mine.finish(10)  # once more is no harm
+
+
+def test_finishing_has_an_end(make, receiver):
+    go = held_calls(receiver)
+    mine = make(max_senders=1)
+    commit(mine, save(mine), save(mine))
+    receiver.wait_for(1)
+    began = time.monotonic()
+    mine.finish(0.2)
+    took = time.monotonic() - began
+    go.set()
+
+    assert took < 4
+    assert Delivery.objects.filter(held_by="", state="pending").count() == 1
+    eventually(lambda: threads_of_ours() == [])
+
+
+def test_threads_know_nothing_of_the_request_that_started_them(make, monkeypatch):
+    variable, seen = ContextVar("request", default="none"), []
+    start = threading.Thread.start
+
+    def inherit(thread):  # as tools for tracing do, and later Pythons
+        if thread.name.startswith("signal_dispatch-"):
+            seen.append(variable.get())
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", inherit)
+    token = variable.set("a request's")
+    mine = make()
+    commit(mine, save(mine))
+    variable.reset(token)
+
+    assert seen == ["none", "none"]
