@@ -8,6 +8,7 @@ from typing import Any
 from django.db import Error, connections
 
 from signal_dispatch import claims, lanes
+from signal_dispatch.batches import settle_all
 from signal_dispatch.claims import Scope
 from signal_dispatch.conf import settings
 from signal_dispatch.delivering import tell
@@ -15,8 +16,7 @@ from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
 from signal_dispatch.models import Delivery
 from signal_dispatch.outbox import Lease
 from signal_dispatch.queueing import Job
-from signal_dispatch.settling import settle_all
-from signal_dispatch.sweeping import Sweeper
+from signal_dispatch.sweeping import Sweeper, pause_after
 
 logger = logging.getLogger("signal_dispatch")
 
@@ -256,7 +256,7 @@ class Bookkeeper:
 
     def _back_off(self, error: Exception, failures: int) -> None:
         connections.close_all()
-        pause = min(MAX_BACKOFF_SECONDS, 0.25 * 2**failures)
+        pause = pause_after(failures, MAX_BACKOFF_SECONDS)
         # Whatever it was, this thread lives on: nobody else would take what is scheduled.
         logger.warning(
             "The outbox can't be reached (%s: %s); trying again in %.1f s.",

@@ -8,13 +8,12 @@ from typing import Any
 
 from django.utils import timezone
 
-from signal_dispatch import outbox, remote_ids, sender, signals, suppression
+from signal_dispatch import remote_ids, sender, settling, signals, suppression
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.drafts import uses_remote_id
 from signal_dispatch.endpoints import Endpoint, endpoints
 from signal_dispatch.exceptions import LeaseLost, SendError
 from signal_dispatch.models import Attempt, Delivery, State
-from signal_dispatch.outbox import Settlement
 from signal_dispatch.outcomes import (
     Outcome,
     OutcomeKind,
@@ -24,6 +23,7 @@ from signal_dispatch.outcomes import (
 )
 from signal_dispatch.registry import registry
 from signal_dispatch.remote_ids import RemoteIdMissing
+from signal_dispatch.settling import Settlement
 
 logger = logging.getLogger("signal_dispatch")
 
@@ -73,7 +73,7 @@ def deliver(
     settled = remote_ids.prepare(dispatch, delivery, using)
     if settled is not None:
         return _failed(case, settled) if settled.state == State.FAILED else settled
-    kept = outbox.kept_answer(delivery, using) if delivery.handler_tries else None
+    kept = settling.kept_answer(delivery, using) if delivery.handler_tries else None
     if kept is not None:
         return _judge(case, _stored_response(kept), None)
     return _call(case, sessions, sender_name)
@@ -146,7 +146,7 @@ def _delivered(case: _Case, response: Response, attempt: Attempt | None) -> Sett
         dispatch.handle_response(delivery, response)
 
     try:
-        outbox.settle_with(settlement, case.using, case.hook(work))
+        settling.settle_with(settlement, case.using, case.hook(work))
     except LeaseLost:
         raise
     except RemoteIdMissing as error:
@@ -174,6 +174,7 @@ def _hook_failed(case: _Case, hook: str, error: Exception, attempt: Attempt | No
     settlement = Settlement(
         delivery, State.PENDING, attempt, error_class="handler", reason=reason, handler_tried=True
     )
+    settlement.hook_error = error
     # One try is behind: the next one is the second.
     delay = case.wait_before(delivery.handler_tries + 2)
     if delay is None:
@@ -210,13 +211,14 @@ def _failed(case: _Case, settlement: Settlement) -> Settlement:
         case.dispatch.handle_failure(case.delivery, settlement.attempt)
 
     try:
-        outbox.settle_with(settlement, case.using, case.hook(work))
+        settling.settle_with(settlement, case.using, case.hook(work))
     except LeaseLost:
         raise
     except Exception as error:
         if case.raising:
             raise
         logger.exception("%s: handle_failure() raised.", case.dispatch.name)
+        settlement.hook_error = error
         settlement.reason += f" Then handle_failure() raised {type(error).__name__}: {error}"
         return settlement
     settlement.recorded = True

@@ -5,8 +5,8 @@ from threading import Condition, Lock
 from time import monotonic
 
 from signal_dispatch.endpoints import endpoints
-from signal_dispatch.outbox import Settlement
 from signal_dispatch.queueing import Job, Queue
+from signal_dispatch.settling import Settlement
 
 #: Answers that may be unrecorded at once: after a crash these calls are made again.
 MAX_UNRECORDED = 32

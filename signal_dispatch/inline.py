@@ -3,12 +3,13 @@
 from collections import deque
 from collections.abc import Iterable
 
-from signal_dispatch import claims, lanes, outbox
+from signal_dispatch import claims, lanes, settling
 from signal_dispatch.delivering import deliver, tell
 from signal_dispatch.exceptions import LeaseLost
 from signal_dispatch.models import Delivery
-from signal_dispatch.outbox import Lease, Settlement
+from signal_dispatch.outbox import Lease
 from signal_dispatch.sender import SessionCache
+from signal_dispatch.settling import Settlement
 
 
 def send_inline(
@@ -49,7 +50,7 @@ def _send_one(
     except BaseException:
         claims.hand_back(using, lease.holder, [delivery.pk])
         raise
-    if not settlement.recorded and not outbox.settle([settlement], using):
+    if not settlement.recorded and not settling.settle([settlement], using):
         return None
     tell([settlement], using)
     return settlement

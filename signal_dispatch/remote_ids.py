@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from signal_dispatch import outbox, paths
+from signal_dispatch import paths, settling
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.drafts import REMOTE_ID, draft_path, uses_remote_id
 from signal_dispatch.events import Change, Event
 from signal_dispatch.exceptions import SignalDispatchError
-from signal_dispatch.models import Delivery, State
-from signal_dispatch.outbox import Settlement
+from signal_dispatch.models import Delivery, RemoteObject, State
 from signal_dispatch.outcomes import Response
+from signal_dispatch.settling import Settlement
 
 
 class RemoteIdMissing(SignalDispatchError):
@@ -24,7 +24,7 @@ def prepare(dispatch: ModelDispatch[Any], delivery: Delivery, using: str) -> Set
     """
     if not uses_remote_id(dispatch) or delivery.attempts or delivery.handler_tries:
         return None
-    known = outbox.remote_id(delivery, using)
+    known = known_id(delivery, using)
     if known is None and delivery.event == Event.DELETED:
         return Settlement(delivery, State.CANCELLED, reason="The remote never knew this object.")
     if known is None and delivery.event == Event.UPDATED:
@@ -34,7 +34,7 @@ def prepare(dispatch: ModelDispatch[Any], delivery: Delivery, using: str) -> Set
     if known is None:
         reason = f"The path {delivery.path!r} needs the remote's id, and it is not known."
         return Settlement(delivery, State.FAILED, error_class="build", reason=reason)
-    outbox.freeze(delivery, using, path=paths.expand(delivery.path, {REMOTE_ID: known}))
+    settling.freeze(delivery, using, path=paths.expand(delivery.path, {REMOTE_ID: known}))
     return None
 
 
@@ -51,7 +51,7 @@ def _create_instead(
     if REMOTE_ID in paths.variables(path):
         reason = f"The path {path!r} of CREATED needs the remote's id, and it is not known."
         return Settlement(delivery, State.FAILED, error_class="build", reason=reason)
-    outbox.freeze(delivery, using, event=Event.CREATED, method=method, path=path)
+    settling.freeze(delivery, using, event=Event.CREATED, method=method, path=path)
     return None
 
 
@@ -63,11 +63,11 @@ def keep(dispatch: ModelDispatch[Any], delivery: Delivery, response: Response, u
     if not uses_remote_id(dispatch):
         return
     if delivery.event == Event.DELETED:
-        outbox.forget_remote_id(delivery, using)
+        forget_id(delivery, using)
         return
     if delivery.event not in (Event.CREATED, Event.UPDATED):
         return
-    if outbox.remote_id(delivery, using) is not None:
+    if known_id(delivery, using) is not None:
         return
     try:
         value = dispatch.get_remote_id(delivery, response)
@@ -75,7 +75,38 @@ def keep(dispatch: ModelDispatch[Any], delivery: Delivery, response: Response, u
         raise RemoteIdMissing(_missing(dispatch, error)) from error
     if value is None or value == "":
         raise RemoteIdMissing(_missing(dispatch, None))
-    outbox.keep_remote_id(delivery, using, str(value))
+    keep_id(delivery, using, str(value))
+
+
+def known_id(delivery: Delivery, using: str) -> str | None:
+    """Return the id that the remote gave to the delivery's object, if it is known."""
+    found: str | None = _remote(delivery, using).values_list("remote_id", flat=True).first()
+    return found
+
+
+def keep_id(delivery: Delivery, using: str, value: str) -> None:
+    """Keep the remote's id for the delivery's object."""
+    RemoteObject.objects.using(using).update_or_create(
+        dispatch=delivery.dispatch,
+        endpoint=delivery.endpoint,
+        model=delivery.model,
+        object_pk=delivery.object_pk,
+        defaults={"remote_id": value},
+    )
+
+
+def forget_id(delivery: Delivery, using: str) -> None:
+    """Forget the remote's id: the object is gone there."""
+    _remote(delivery, using).delete()
+
+
+def _remote(delivery: Delivery, using: str) -> Any:
+    return RemoteObject.objects.using(using).filter(
+        dispatch=delivery.dispatch,
+        endpoint=delivery.endpoint,
+        model=delivery.model,
+        object_pk=delivery.object_pk,
+    )
 
 
 def _missing(dispatch: ModelDispatch[Any], error: Exception | None) -> str:

@@ -1,41 +1,163 @@
-"""Record batches of answers, whatever they hold."""
+"""Write what became of deliveries, unless somebody else has them by now."""
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
-from django.db import InterfaceError, OperationalError
+from django.db import connections
+from django.utils import timezone
 
-from signal_dispatch import outbox
-from signal_dispatch.outbox import Settlement
+from signal_dispatch.databases import now_sql, own_transaction
+from signal_dispatch.exceptions import LeaseLost
+from signal_dispatch.models import UNFINISHED, Attempt, Delivery, State
+from signal_dispatch.outbox import quoted_table
 
-logger = logging.getLogger("signal_dispatch")
+
+@dataclass(slots=True)
+class Settlement:
+    """What an attempt led to, ready to be written. ``delay`` in seconds, for PENDING."""
+
+    delivery: Delivery
+    state: State
+    attempt: Attempt | None = None
+    delay: float = 0.0
+    error_class: str = ""
+    reason: str = ""
+    handler_tried: bool = False
+    recorded: bool = False
+    #: What a hook raised. It is told in ``reason`` too; a test wants the error itself.
+    hook_error: Exception | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the delivery's lane can go on."""
+        return self.state not in UNFINISHED
+
+    def apply(self) -> None:
+        """Let the delivery in memory show what was written."""
+        delivery, attempt = self.delivery, self.attempt
+        delivery.state, delivery.held_by = self.state, ""
+        now = timezone.now()  # near enough to the database's clock
+        delivery.finished_at = now if self.finished else None
+        delivery.available_at = None if self.finished else now + timedelta(seconds=self.delay)
+        delivery.error_class, delivery.reason = self.error_class, self.reason[:500]
+        delivery.handler_tries += int(self.handler_tried)
+        if attempt is not None:
+            delivery.attempts = attempt.number
+            delivery.last_status = attempt.status_code
+            delivery.last_duration_ms = attempt.duration_ms
 
 
-def settle_all(settlements: Sequence[Settlement], using: str) -> list[Settlement]:
-    """Write the batch and return what was accepted.
+def settle(settlements: Sequence[Settlement], using: str) -> list[Settlement]:
+    """Write what became of deliveries in one short transaction, and return what was accepted.
 
-    Where the database refuses one of them, the others are written alone, and that one without
-    what came from outside: it would be refused for ever, and hold up all that come after it.
+    One whose lease somebody else has by now is left out: only its attempt is put on record.
     """
-    try:
-        return outbox.settle(settlements, using)
-    except (OperationalError, InterfaceError):
-        raise  # the database is unwell, not the batch
-    except Exception:
-        logger.exception("A batch of %s records was refused.", len(settlements))
-    return [s for settlement in settlements for s in _settle_alone(settlement, using)]
+    with own_transaction(using):
+        accepted, existing = _mark(settlements, using)
+        attempts = [
+            _insertable(s.attempt) for s in settlements if s.attempt and s.delivery.pk in existing
+        ]
+        Attempt.objects.using(using).bulk_create(attempts)
+    return accepted
 
 
-def _settle_alone(settlement: Settlement, using: str) -> list[Settlement]:
-    try:
-        return outbox.settle([settlement], using)
-    except (OperationalError, InterfaceError):
-        raise
-    except Exception:
-        logger.exception("The answer to delivery %s is lost.", settlement.delivery.pk)
-    # The attempt still counts, or a delivery whose answers are never storable is sent for ever.
-    settlement.reason = "The answer could not be stored."
+def settle_with(settlement: Settlement, using: str, work: Callable[[], None]) -> None:
+    """Run the work and mark the delivery in one transaction, the mark last.
+
+    The other order deadlocks with a saver, who takes the object's row before the outbox's.
+    Raises ``LeaseLost``, and undoes the work, where somebody else has the lease by now.
+    """
+    with own_transaction(using):
+        work()
+        if settlement.attempt is not None:
+            _insertable(settlement.attempt).save(using=using, force_insert=True)
+        accepted, _existing = _mark([settlement], using)
+        if not accepted:
+            raise LeaseLost(f"Delivery {settlement.delivery.pk} is held by another process now.")
+
+
+def _insertable(attempt: Attempt) -> Attempt:
+    """Return the attempt without a number that a rolled-back transaction gave it."""
+    attempt.pk = None
+    attempt.error = storable(attempt.error)
+    return attempt
+
+
+def storable(text: str) -> str:
+    """Replace what no database takes: NUL, and surrogates that JSON may hold alone."""
+    return text.encode(errors="replace").decode().replace("\x00", "\ufffd")
+
+
+def _mark(settlements: Sequence[Settlement], using: str) -> tuple[list[Settlement], set[int]]:
+    ordered = sorted(settlements, key=lambda s: s.delivery.pk)
+    ids = [s.delivery.pk for s in ordered]
+    sql, parameters = _mark_statement(ordered, using)
+    with connections[using].cursor() as cursor:
+        cursor.execute(sql, parameters)
+        if cursor.rowcount == len(ids):
+            return list(ordered), set(ids)
+    epochs = dict(Delivery.objects.using(using).filter(pk__in=ids).values_list("pk", "epoch"))
+    accepted = [s for s in ordered if epochs.get(s.delivery.pk) == s.delivery.epoch]
+    return accepted, set(epochs)
+
+
+def _mark_statement(settlements: Sequence[Settlement], using: str) -> tuple[str, list[Any]]:
+    connection = connections[using]
+    now = now_sql(connection)
+    due = ["NULL" if s.finished else now_sql(connection, max(0.0, s.delay)) for s in settlements]
+    # Each CASE ends in its own column, so that PostgreSQL knows the type of a lone NULL; none
+    # names another column that is written here, because MySQL would read the new value.
+    columns: list[tuple[str, list[str], list[Any]]] = [
+        ("state", [], [s.state for s in settlements]),
+        ("available_at", due, []),
+        ("finished_at", [now if s.finished else "NULL" for s in settlements], []),
+        ("error_class", [], [s.error_class for s in settlements]),
+        ("reason", [], [storable(s.reason)[:500] for s in settlements]),
+        ("last_status", [], [_last(s, "status_code") for s in settlements]),
+        ("last_duration_ms", [], [_last(s, "duration_ms") for s in settlements]),
+        ("attempts", [], [s.delivery.attempts + int(bool(s.attempt)) for s in settlements]),
+        ("handler_tries", [], [s.delivery.handler_tries + s.handler_tried for s in settlements]),
+    ]
+    ids = [s.delivery.pk for s in settlements]
+    assignments, parameters = ["held_by = ''"], []
+    for column, literals, values in columns:
+        branches = []
+        for position, pk in enumerate(ids):
+            branches.append(f"WHEN %s THEN {literals[position] if literals else '%s'}")
+            parameters += [pk] if literals else [pk, values[position]]
+        assignments.append(f"{column} = CASE id {' '.join(branches)} ELSE {column} END")
+    fence = " OR ".join(["(id = %s AND epoch = %s)"] * len(ids))
+    for s in settlements:
+        parameters += [s.delivery.pk, s.delivery.epoch]
+    sql = f"UPDATE {quoted_table(using)} SET {', '.join(assignments)} WHERE {fence}"
+    return sql, parameters
+
+
+def _last(settlement: Settlement, name: str) -> int | None:
     if settlement.attempt is not None:
-        settlement.attempt.error = settlement.reason
-        settlement.attempt.response_headers, settlement.attempt.response_body = {}, b""
-    return outbox.settle([settlement], using)
+        value: int | None = getattr(settlement.attempt, name)
+        return value
+    delivery = settlement.delivery
+    return delivery.last_status if name == "status_code" else delivery.last_duration_ms
+
+
+def freeze(delivery: Delivery, using: str, **values: Any) -> None:
+    """Write what is settled before the first attempt, such as a path with the remote's id.
+
+    Raises ``LeaseLost`` where somebody else has the lease by now.
+    """
+    rows = Delivery.objects.using(using).filter(pk=delivery.pk, epoch=delivery.epoch)
+    if not rows.update(**values):
+        raise LeaseLost(f"Delivery {delivery.pk} is held by another process now.")
+    for name, value in values.items():
+        setattr(delivery, name, value)
+
+
+def kept_answer(delivery: Delivery, using: str) -> Attempt | None:
+    """Return the last attempt that brought an answer."""
+    attempts: Iterable[Attempt] = Attempt.objects.using(using).filter(
+        delivery_id=delivery.pk, status_code__isnull=False
+    )
+    return max(attempts, key=lambda a: a.number, default=None)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from time import monotonic
 
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, Error, connections
 
 from signal_dispatch import claims, lanes
 from signal_dispatch.claims import Scope
@@ -24,6 +24,8 @@ MAX_SLEEP_SECONDS = 60.0
 MIN_SLEEP_SECONDS = 0.05
 #: Seconds between two looks for lanes that wait behind nothing.
 REPAIR_SECONDS = 300.0
+#: The longest rest, in seconds, of a database that can't be reached while others can.
+MAX_REST_SECONDS = 60.0
 
 
 class Sweeper:
@@ -50,7 +52,8 @@ class Sweeper:
         self._sweep_seconds = sweep_seconds
         self._max_sleep_seconds = max_sleep_seconds
         self._using = tuple(using)
-        self._missing: set[str] = set()
+        self._resting: dict[str, float] = {}
+        self._failures: dict[str, int] = {}
         self._next = monotonic()
         self._next_repair = monotonic() + REPAIR_SECONDS * _share()
         #: Whether the senders had less room than there were due deliveries.
@@ -89,22 +92,28 @@ class Sweeper:
         self._next = min(self._next, monotonic() + seconds)
 
     def sweep(self) -> None:
-        """Look into every outbox; where one refuses, the others are looked at first."""
+        """Look into every outbox. One that refuses rests a while, and the others go on.
+
+        Raises what the database raised only where none could be looked into.
+        """
         with self._hand.lock:
             self._begun += 1
         self._more_is_due = False
         scope, repair = self._scope(), monotonic() >= self._next_repair
         if repair:
             self._next_repair = monotonic() + REPAIR_SECONDS
-        waits, refused = [self._max_sleep_seconds], []
+        reached, refused = {}, {}
         for using in self._aliases():
             try:
-                waits.append(self._sweep_one(using, scope, repair=repair))
-            except Exception as error:  # noqa: BLE001 - raised below
+                reached[using] = self._sweep_one(using, scope, repair=repair)
+                self._failures.pop(using, None)
+            except Exception as error:  # noqa: BLE001 - raised below, or logged
                 if not self._is_left_out(using, error):
-                    refused.append(error)
-        if refused:
-            raise refused[0]
+                    refused[using] = error
+        if refused and not reached:
+            raise next(iter(refused.values()))
+        waits = [self._max_sleep_seconds, *reached.values()]
+        waits += [self._rest(using, error) for using, error in refused.items()]
         wait = max(MIN_SLEEP_SECONDS, min(waits))
         self._next = monotonic() + (wait * (1 - 0.2 * _share()) if wait > 1 else wait)
         if min(waits) > 0:
@@ -142,7 +151,23 @@ class Sweeper:
 
     def _aliases(self) -> list[str]:
         known = self._using or outbox_aliases(Delivery)
-        return [alias for alias in known if alias not in self._missing]
+        now = monotonic()
+        return [alias for alias in known if self._resting.get(alias, now) <= now]
+
+    def _rest(self, using: str, error: Exception) -> float:
+        """Leave an unwell database alone for a while, and return for how many seconds."""
+        connections[using].close()
+        failures = self._failures[using] = self._failures.get(using, 0) + 1
+        rest = pause_after(failures, MAX_REST_SECONDS)
+        self._resting[using] = monotonic() + rest
+        logger.warning(
+            "The outbox of the database %r can't be reached (%s); trying again in %.1f s.",
+            using,
+            error,
+            rest,
+            extra={"action": "outbox_unavailable"},
+        )
+        return rest
 
     def _is_left_out(self, using: str, error: Exception) -> bool:
         """Say whether the database has no outbox for us, rather than being unwell."""
@@ -153,12 +178,21 @@ class Sweeper:
         return module is not None and isinstance(error, module.DatabaseOperationForbidden)
 
     def _lacks_tables(self, using: str) -> bool:
-        connection = connections[using]
-        if Delivery._meta.db_table in connection.introspection.table_names():
+        try:
+            tables = connections[using].introspection.table_names()
+        except Error:
             return False
-        self._missing.add(using)
+        if Delivery._meta.db_table in tables:
+            return False
+        self._resting[using] = monotonic() + REPAIR_SECONDS
         logger.warning("The database %r has no outbox: run 'migrate' on it.", using)
         return True
+
+
+def pause_after(failures: int, longest: float) -> float:
+    """Return how many seconds to leave a database alone after so many failures in a row."""
+    # Bounded before it is raised: days of failures would be more than a float can hold.
+    return min(longest, 0.25 * 2.0 ** min(failures, 20))
 
 
 def _share() -> float:

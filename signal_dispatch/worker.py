@@ -17,9 +17,9 @@ from signal_dispatch.endpoints import endpoints
 from signal_dispatch.exceptions import EndpointNotMocked, LeaseLost
 from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
 from signal_dispatch.models import State
-from signal_dispatch.outbox import Settlement
 from signal_dispatch.queueing import Job, Recorded
 from signal_dispatch.sender import SessionCache
+from signal_dispatch.settling import Settlement
 from signal_dispatch.sweeping import MAX_SLEEP_SECONDS
 
 logger = logging.getLogger("signal_dispatch")
@@ -51,7 +51,10 @@ class Worker:
         sweep_seconds: float = 15.0,
         max_sleep_seconds: float = MAX_SLEEP_SECONDS,
         using: Iterable[str] = (),
+        keep_errors: bool = False,
     ) -> None:
+        #: Whether what hooks raise is kept for whoever drains or stops: so under test.
+        self._keep_errors = keep_errors
         self._hand = Hand(queue_size, queue_bytes)
         self._max_senders = max_senders
         self._idle_seconds = idle_seconds
@@ -255,17 +258,24 @@ class Worker:
         try:
             for connection in connections.all(initialized_only=True):
                 connection.close_if_unusable_or_obsolete()
-            return deliver(job.delivery, job.using, sessions, sender_name=claims.holder())
+            settlement = deliver(job.delivery, job.using, sessions, sender_name=claims.holder())
+            self._keep(settlement.hook_error)
+            return settlement
         except LeaseLost as lost:
             logger.info("%s", lost, extra={"action": "lease_lost"})
             return None
         except EndpointNotMocked as error:
-            with self._hand.lock:
-                self._hand.errors.append(error)
+            self._keep(error)
             return _internal(job, error)
         except BaseException as error:  # a hook's sys.exit() must not end the sender either
+            self._keep(error)
             logger.exception("Delivery %s could not be tried.", job.delivery.pk)
             return _internal(job, error)
+
+    def _keep(self, error: BaseException | None) -> None:
+        if error is not None and self._keep_errors:
+            with self._hand.lock:
+                self._hand.errors.append(error)
 
 
 def _internal(job: Job, error: BaseException) -> Settlement:

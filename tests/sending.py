@@ -3,7 +3,8 @@
 from signal_dispatch import claims, sender
 from signal_dispatch.inline import send_inline
 from signal_dispatch.models import Delivery, State
-from signal_dispatch.outbox import Lease, Settlement
+from signal_dispatch.outbox import Lease
+from signal_dispatch.settling import Settlement
 
 
 def attempt(using: str = "default", *, raising: bool = False) -> list[Settlement]:

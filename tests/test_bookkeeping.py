@@ -13,8 +13,8 @@ from signal_dispatch.claims import Scope
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
 from signal_dispatch.models import Attempt, Delivery, State
-from signal_dispatch.outbox import Settlement
 from signal_dispatch.queueing import Job
+from signal_dispatch.settling import Settlement
 from tests.deliveries import delivery
 from tests.waiting import eventually
 

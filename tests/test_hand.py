@@ -4,8 +4,8 @@ import pytest
 
 from signal_dispatch.hand import Hand, Settled
 from signal_dispatch.models import Delivery, State
-from signal_dispatch.outbox import Settlement
 from signal_dispatch.queueing import Job
+from signal_dispatch.settling import Settlement
 
 
 def job(endpoint="crm", body=b""):

@@ -199,7 +199,7 @@ def test_a_database_that_the_test_forbids_is_nobodys_to_sweep(monkeypatch):
 
 
 @pytest.mark.django_db
-def test_a_database_that_is_unwell_does_not_hide_the_others(monkeypatch):
+def test_a_database_that_is_unwell_does_not_hide_the_others(monkeypatch, caplog):
     sweep = Sweep(monkeypatch, using=["other", "default"])
     made, look = delivery(), claims.seconds_until_due
 
@@ -210,11 +210,35 @@ def test_a_database_that_is_unwell_does_not_hide_the_others(monkeypatch):
 
     monkeypatch.setattr(claims, "seconds_until_due", refuse)
     monkeypatch.setattr(Sweeper, "_lacks_tables", lambda self, using: False)
+    with sweep.hand.lock:
+        sweep.sweeper.ask()
+    assert sweep() == [made]
+    assert sweep.sweeper.found_nothing is False
+    sweep.now += 0.1
+    sweep()
+    assert sweep.sweeper.found_nothing, "the one that rests is not waited for"
+    assert "'other' can't be reached" in caplog.text
+    sweep.now += 1
+    sweep()
+    assert caplog.text.count("can't be reached") == 2, "and it is asked again later"
+
+
+@pytest.mark.django_db
+def test_where_no_database_can_be_reached_the_sweep_says_so(sweep, monkeypatch):
+    def refuse(using, scope):
+        raise OperationalError("gone away")
+
+    monkeypatch.setattr(claims, "seconds_until_due", refuse)
+    monkeypatch.setattr(Sweeper, "_lacks_tables", lambda self, using: False)
     with pytest.raises(OperationalError):
         sweep()
 
-    assert sweep.taken == [made]
     assert sweep.wait <= 0, "nothing was promised, so it looks again after the pause"
+
+
+@pytest.mark.parametrize(("failures", "pause"), [(1, 0.5), (3, 2.0), (7, 10.0), (10**6, 10.0)])
+def test_pauses_grow_to_a_bound_and_never_fail_themselves(failures, pause):
+    assert sweeping.pause_after(failures, 10.0) == pause
 
 
 @pytest.mark.django_db(databases=["default", "other"])

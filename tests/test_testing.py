@@ -916,3 +916,20 @@ class TestWithRealCommits(DispatchTestMixin, TransactionTestCase):
 
         assert [d.state for d in self.deliveries] == [State.DELIVERED]
         assert sending_threads() == []
+
+
+@with_threads
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("hook", ["handle_response", "get_outcome", "handle_failure"])
+def test_errors_of_hooks_in_threads_are_raised_by_drain(declare, crm, deliveries, hook):
+    def broken(self, delivery, answer):
+        raise LookupError(hook)
+
+    declare(Order, base=type("Broken", (ModelDispatch,), {hook: broken}))
+    crm.reply(400 if hook == "handle_failure" else 200)
+    paid()
+
+    with pytest.raises(LookupError, match=hook):
+        drain()
+    assert f"{hook}() raised" in deliveries[0].reason
+    assert sending_threads() == []

@@ -321,7 +321,7 @@ def test_what_a_thread_met_under_test_is_raised_by_drain(make, monkeypatch):
         raise EndpointNotMocked("crm is not mocked")
 
     monkeypatch.setattr(worker, "deliver", refuse)
-    mine = make()
+    mine = make(keep_errors=True)
     commit(mine, save(mine))
     with pytest.raises(EndpointNotMocked):
         eventually(lambda: mine.drain(10))

@@ -5,13 +5,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any, ClassVar, TextIO
 
-from signal_dispatch import claims, lanes, outbox
+from signal_dispatch import claims, lanes, settling
 from signal_dispatch.backends.base import BaseBackend
 from signal_dispatch.conf import settings
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.models import Delivery, State
-from signal_dispatch.outbox import Lease, Settlement
+from signal_dispatch.outbox import Lease
 from signal_dispatch.queueing import Recorded
+from signal_dispatch.settling import Settlement
 
 
 class ConsoleBackend(BaseBackend):
@@ -41,7 +42,7 @@ class ConsoleBackend(BaseBackend):
             delivery = queue.pop(0)
             self._print(delivery)
             reason = "Printed by the console backend, not sent."
-            outbox.settle([Settlement(delivery, State.DELIVERED, reason=reason)], using)
+            settling.settle([Settlement(delivery, State.DELIVERED, reason=reason)], using)
             if delivery.lane:
                 queue += lanes.release(using, [delivery.lane], lease)
 

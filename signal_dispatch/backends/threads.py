@@ -7,6 +7,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, ClassVar
 
 from django.core import checks
@@ -46,7 +47,7 @@ class ThreadsBackend(BaseBackend):
 
     def lease(self, using: str) -> Lease | None:
         """Return a lease while there is room and threads can run."""
-        if not threads_can_run():
+        if not _threads_can_run_or_warn():
             return None
         worker = self._current()
         return Lease(claims.holder(), settings.lease_seconds) if worker.has_room else None
@@ -63,7 +64,7 @@ class ThreadsBackend(BaseBackend):
 
     def start(self) -> None:
         """Start the bookkeeper, so that a site that only reads takes over what others left."""
-        if threads_can_run():
+        if _threads_can_run_or_warn():
             self._current().start()
 
     def drain(self, timeout: float) -> None:
@@ -100,9 +101,12 @@ class ThreadsBackend(BaseBackend):
         # uWSGI forks without Python's hooks, so the pid is looked at each time.
         if self._made_by != os.getpid():
             self._after_fork()
+        from signal_dispatch.backends import backends
+
         with self._lock:
             if self._worker is None:
-                self._worker = Worker(self.scope, **self._options)
+                # Mocks and the real network never share one: each ends its threads.
+                self._worker = Worker(self.scope, keep_errors=backends.under_test, **self._options)
                 atexit.register(self._at_exit, self._worker, os.getpid())
             return self._worker
 
@@ -124,6 +128,23 @@ def threads_can_run() -> bool:
         return True
     options = getattr(uwsgi, "opt", {})
     return any(options.get(name) or options.get(name.encode()) for name in _THREAD_OPTIONS)
+
+
+def _threads_can_run_or_warn() -> bool:
+    if not threads_can_run():
+        _warn_once(os.getpid())
+        return False
+    return True
+
+
+@cache
+def _warn_once(pid: int) -> None:
+    logger.warning(
+        "uWSGI runs without threads, so process %s sends nothing: start uWSGI with "
+        "--enable-threads, or run 'manage.py dispatch_worker'.",
+        pid,
+        extra={"action": "no_threads"},
+    )
 
 
 _THREAD_OPTIONS = ("enable-threads", "threads")

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 from django.db import transaction
 from django.db.models import Model
 
-from signal_dispatch import lookups, outbox, paths, sender
+from signal_dispatch import lookups, paths, remote_ids, sender
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.drafts import REMOTE_ID, draft_path, uses_remote_id
 from signal_dispatch.endpoints import Endpoint, endpoints
@@ -103,7 +103,7 @@ def _remote_id(dispatch: ModelDispatch[Any], alias: str, change: Change[Any]) ->
     named = Delivery(
         dispatch=dispatch.name, endpoint=alias, model=options.label_lower, object_pk=pk
     )
-    return outbox.remote_id(named, change.using)
+    return remote_ids.known_id(named, change.using)
 
 
 def _masked_url(endpoint: Endpoint, path: str) -> str:

@@ -7,7 +7,7 @@ import sys
 import pytest
 from django.db import connection
 
-NAIVE = '''
+NAIVE = """
 import threading
 import time
 
@@ -40,7 +40,7 @@ def test_saves_with_a_bare_thread():
             time.sleep(0.05)
     finally:
         post_save.disconnect(tell, sender=Order)
-'''
+"""
 
 
 @pytest.mark.skipif(
