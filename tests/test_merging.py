@@ -162,6 +162,17 @@ def test_a_change_that_would_be_ignored_refreshes_what_is_recorded(declare):
     assert (Delivery.objects.count(), last.payload["notes"]) == (2, "refreshed")
 
 
+def test_a_change_that_would_be_ignored_does_not_withdraw_what_was_asked_for(declare):
+    declare(Order, when_changed=["status"])
+    order = Order.objects.create(number="A-1")
+    with transaction.atomic():
+        enqueue(order)
+        order.notes = "ignored"
+        order.save()
+
+    assert told() == [("created", "draft"), ("updated", "draft")]
+
+
 def test_old_values_are_those_before_the_transaction(declare):
     seen = []
 

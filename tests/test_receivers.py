@@ -12,7 +12,7 @@ from django.db.models import F
 from django.db.models.signals import post_save, pre_delete
 from django.test.utils import CaptureQueriesContext
 
-from signal_dispatch import Event, outbox
+from signal_dispatch import Event, enqueue, outbox
 from signal_dispatch.models import Delivery
 from tests.shop.models import Customer, Order, OrderProxy, PriorityOrder, Seat, Shipment
 
@@ -40,6 +40,9 @@ def test_only_what_is_in_on_is_listened_to(declare):
     assert post_save.has_listeners(Order)
     assert not pre_delete.has_listeners(Order), "listening would make QuerySet.delete() fetch"
     assert not post_save.has_listeners(Customer)
+    declare(Order, name="shop.Deleted", on=[Event.DELETED])
+    assert pre_delete.has_listeners(OrderProxy)
+    assert not pre_delete.has_listeners(PriorityOrder), "its parent is told of by itself"
 
 
 def test_what_was_connected_is_taken_back(declare):
@@ -151,6 +154,22 @@ def test_cascading_deletes_are_recorded(declare):
     customer.delete()
 
     assert [event for event, _pk in recorded()] == ["created", "deleted"]
+
+
+@pytest.mark.django_db
+def test_deletes_and_enqueue_lock_the_objects_row_before_they_record(declare):
+    if not connection.features.has_select_for_update:
+        pytest.skip("SQLite has one writer, and no locks of rows.")
+    declare(Order)
+    order = Order.objects.create(number="A-1")
+    for record in (lambda: enqueue(order), lambda: enqueue(Order.objects.all()), order.delete):
+        with CaptureQueriesContext(connection) as queries:
+            record()
+        told = [q["sql"] for q in queries]
+        locked = [i for i, sql in enumerate(told) if "UPDATE" in sql and sql.startswith("SELECT")]
+        inserted = [i for i, sql in enumerate(told) if sql.startswith("INSERT")]
+        assert locked
+        assert min(locked) < min(inserted)
 
 
 # Proxies and multi-table inheritance.

@@ -1,7 +1,7 @@
 """Send deliveries from a process of its own, until told to stop."""
 
 import signal
-import threading
+import time
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +16,8 @@ from signal_dispatch.endpoints import endpoints
 from signal_dispatch.registry import registry
 from signal_dispatch.worker import Worker
 
+#: Seconds after which a signal is noticed at the latest.
+POLL_SECONDS = 0.1
 #: Seconds that calls in flight get after the first signal.
 DRAIN_SECONDS = 20.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -69,47 +71,47 @@ class Command(BaseCommand):
             max_sleep_seconds=1.0,
             using=options["database"] or (),
         )
-        stopping = threading.Event()
-        with self._told_by_signals(stopping):
+        with _until_told() as told:
             worker.start()
             named = ", ".join(sorted(scope().endpoints)) or "no endpoint"
             self._say(f"Sending for {named}.", options)
             try:
-                if options["once"]:
-                    self._drain(worker, stopping)
-                else:
-                    stopping.wait()
+                while not told and not (options["once"] and _has_drained(worker)):
+                    time.sleep(POLL_SECONDS)
             finally:
                 worker.finish(DRAIN_SECONDS)
         self._say("Stopped.", options)
-
-    @contextmanager
-    def _told_by_signals(self, stopping: threading.Event) -> Iterator[None]:
-        """Let the first signal say stop, the second end at once; afterwards all is as before."""
-
-        def told(received: int, frame: Any) -> None:
-            stopping.set()
-            signal.signal(received, signal.SIG_DFL)
-
-        before = {number: signal.signal(number, told) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _drain(self, worker: Worker, stopping: threading.Event) -> None:
-        while not stopping.is_set():
-            try:
-                worker.drain(1.0)
-            except TimeoutError:
-                continue
-            return
 
     def _say(self, text: str, options: dict[str, Any]) -> None:
         if options["verbosity"] > 0:
             self.stdout.write(text)
             self.stdout.flush()
+
+
+@contextmanager
+def _until_told() -> Iterator[list[int]]:
+    """Yield a list that the first signal is put into; the second ends the process at once."""
+    told: list[int] = []
+
+    def note(received: int, frame: Any) -> None:
+        # Nothing here takes a lock: the signal may come while the main thread holds it.
+        signal.signal(received, signal.SIG_DFL)
+        told.append(received)
+
+    before = {number: signal.signal(number, note) for number in _SIGNALS}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _has_drained(worker: Worker) -> bool:
+    try:
+        worker.drain(1.0)
+    except TimeoutError:
+        return False
+    return True
 
 
 def _refuse_unknown(option: str, given: list[str] | None, known: Any) -> None:
