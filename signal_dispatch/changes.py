@@ -11,6 +11,7 @@ from signal_dispatch import lookups
 from signal_dispatch.databases import row_lock
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.events import Change, Event
+from signal_dispatch.exceptions import PayloadError
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Save:
             if isinstance(value, BaseExpression) or hasattr(value, "resolve_expression"):
                 computed.append(name)
             else:
-                new[name] = lookups.normalise(model_field, value, using=self.using)
+                new[name] = _normal(model_field, value, self.using)
         if computed:
             # Django 5.2 leaves the expression on the instance, and MariaDB returns no value.
             new |= _stored_values(self.model, _key(self.instance, self.model), self.using, computed)
@@ -93,14 +94,26 @@ def noticed_now(
     they commit. What the database holds is both old and new, except that a DELETED compares it
     with the instance.
     """
-    if not dispatches:
-        return
-    model = dispatches[0].model._meta.concrete_model or dispatches[0].model
-    key = _key(instance, model)
-    stored = _stored_values(model, key, using, _tracked(dispatches), lock=True)
+    tables: dict[type[Model], list[ModelDispatch[Any]]] = {}
     for dispatch in dispatches:
-        old = {name: stored[name] for name in dispatch.tracked if name in stored}
-        yield dispatch, Change(event, instance, using, old, {})
+        table = dispatch.model._meta.concrete_model or dispatch.model
+        tables.setdefault(table, []).append(dispatch)
+    for model, mine in tables.items():
+        key = _key(instance, model)
+        stored = _stored_values(model, key, using, _tracked(mine), lock=True)
+        for dispatch in mine:
+            old = {name: stored[name] for name in dispatch.tracked if name in stored}
+            yield dispatch, Change(event, instance, using, old)
+
+
+def as_read(dispatch: ModelDispatch[Any], instance: Model, event: str, using: str) -> Change[Any]:
+    """Return a change of an object that was just read, with its row locked."""
+    fields: list[Any] = [instance._meta.get_field(name) for name in dispatch.tracked]
+    old = {
+        name: _normal(f, getattr(instance, f.attname), using)
+        for name, f in zip(dispatch.tracked, fields, strict=True)
+    }
+    return Change(event, instance, using, old, old)
 
 
 def _tracked(dispatches: Iterable[ModelDispatch[Any]]) -> list[str]:
@@ -109,6 +122,13 @@ def _tracked(dispatches: Iterable[ModelDispatch[Any]]) -> list[str]:
 
 def _key(instance: Model, model: type[Model]) -> Any:
     return getattr(instance, model._meta.pk.attname)
+
+
+def _normal(model_field: Any, value: Any, using: str) -> Any:
+    try:
+        return lookups.normalise(model_field, value, using=using)
+    except PayloadError:  # somebody else wrote what the field can't hold: no reason to fail a save
+        return value
 
 
 def _stored_values(
@@ -125,6 +145,5 @@ def _stored_values(
     if row is None:
         return {}
     return {
-        name: lookups.normalise(f, value, using=using)
-        for name, f, value in zip(names, fields, row, strict=False)
+        name: _normal(f, value, using) for name, f, value in zip(names, fields, row, strict=False)
     }

@@ -11,7 +11,7 @@ from django.db.models import F
 
 from signal_dispatch.databases import DatabaseNow, SecondsFromNow, own_transaction
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
-from signal_dispatch.outbox import Lease
+from signal_dispatch.outbox import FIRST_EPOCH, Lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +101,12 @@ def hand_back(using: str, holder: str, ids: Iterable[int]) -> int:
 
 
 def read_back(using: str, holder: str, ids: Iterable[int]) -> list[Delivery]:
-    """Return which of these the holder has, as they were committed."""
-    return list(Delivery.objects.using(using).held(holder, ids).order_by("id"))
+    """Return which of these the holder leased when it recorded them, as they were committed.
+
+    One that was claimed since, perhaps by this very process, is in hand elsewhere.
+    """
+    rows = Delivery.objects.using(using).held(holder, ids)
+    return list(rows.filter(epoch=FIRST_EPOCH).order_by("id"))
 
 
 def holder() -> str:

@@ -79,7 +79,9 @@ class ModelDispatch(Generic[ModelT]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.tracked = tuple(dict.fromkeys([*cls.when_changed, *cls.track]))
+        # What is no list of names is told by a system check.
+        named = [n for names in (cls.when_changed, cls.track) if names for n in names]
+        cls.tracked = tuple(dict.fromkeys(named))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} for {self.model._meta.label}>"
@@ -175,7 +177,7 @@ class ModelDispatch(Generic[ModelT]):
             return value
         if event not in value:
             raise PayloadError(
-                f"{type(self).__name__}.{attribute} has no entry for the event {event!r}; "
+                f"{type(self).__name__}.{attribute} has no entry for the event {str(event)!r}; "
                 f"it has {', '.join(map(str, value))}."
             )
         return str(value[event])

@@ -67,8 +67,8 @@ class Deliveries(Sequence[Delivery]):
     def _send_once(self, using: str, skip: Collection[UUID] | None) -> list[Delivery]:
         """Make one attempt of all that is due but not in ``skip``; None: of all there is."""
         # Whoever should have released them may be gone: a head that the test itself deleted.
-        lanes.release(using, lanes.idle_lanes(using, _LANES), None)
         scope = Scope(settings.environment, frozenset(endpoints), frozenset(registry.names()))
+        lanes.release(using, lanes.idle_lanes(scope.rows(using), _LANES), None)
         rows = self._limited(scope.rows(using)).filter(state=State.PENDING)
         if skip is not None:
             rows = rows.filter(available_at__lte=DatabaseNow()).exclude(uid__in=list(skip))

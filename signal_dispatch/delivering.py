@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
+from django.db import Error
 from django.utils import timezone
 
 from signal_dispatch import remote_ids, sender, settling, signals, suppression
@@ -13,7 +14,7 @@ from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.drafts import uses_remote_id
 from signal_dispatch.endpoints import Endpoint, endpoints
 from signal_dispatch.exceptions import LeaseLost, SendError
-from signal_dispatch.models import Attempt, Delivery, State
+from signal_dispatch.models import Attempt, Delivery, State, storable
 from signal_dispatch.outcomes import (
     Outcome,
     OutcomeKind,
@@ -23,6 +24,7 @@ from signal_dispatch.outcomes import (
 )
 from signal_dispatch.registry import registry
 from signal_dispatch.remote_ids import RemoteIdMissing
+from signal_dispatch.retries import RetryPolicy
 from signal_dispatch.settling import Settlement
 
 logger = logging.getLogger("signal_dispatch")
@@ -44,7 +46,10 @@ class _Case:
             with suppression.running_hook(
                 self.dispatch.name, delivery.model, delivery.object_pk, delivery.hops
             ):
-                work()
+                try:
+                    work()
+                except SystemExit as error:  # it would end this thread, not the process
+                    raise RuntimeError("it called sys.exit()") from error
 
         return run
 
@@ -70,13 +75,26 @@ def deliver(
     if dispatch is None:
         raise LeaseLost(f"Nothing here is registered as {delivery.dispatch} for {delivery.model}.")
     case = _Case(delivery, using, dispatch, endpoints[delivery.endpoint], raising)
-    settled = remote_ids.prepare(dispatch, delivery, using)
+    settled = _prepared(case)
     if settled is not None:
         return _failed(case, settled) if settled.state == State.FAILED else settled
     kept = settling.kept_answer(delivery, using) if delivery.handler_tries else None
     if kept is not None:
         return _judge(case, _stored_response(kept), None)
     return _call(case, sessions, sender_name)
+
+
+def _prepared(case: _Case) -> Settlement | None:
+    """Settle where the call goes; FAILED where the site's own code can't say."""
+    try:
+        return remote_ids.prepare(case.dispatch, case.delivery, case.using)
+    except (LeaseLost, Error):
+        raise
+    except Exception as error:
+        if case.raising:
+            raise
+        reason = f"{case.dispatch.name}: {type(error).__name__}: {error}"
+        return Settlement(case.delivery, State.FAILED, error_class="build", reason=reason)
 
 
 def _call(case: _Case, sessions: sender.SessionCache, sender_name: str) -> Settlement:
@@ -95,7 +113,7 @@ def _call(case: _Case, sessions: sender.SessionCache, sender_name: str) -> Settl
         return _concluded(case, outcome_of_error(error), attempt)
     attempt.duration_ms = _milliseconds_since(began)
     attempt.status_code = response.status_code
-    attempt.response_headers = {k: _storable(v) for k, v in response.headers.items()}
+    attempt.response_headers = {k: storable(v) for k, v in response.headers.items()}
     attempt.response_body = response.content
     attempt.truncated = response.truncated
     return _judge(case, response, attempt)
@@ -116,7 +134,7 @@ def call_for(delivery: Delivery) -> sender.Call:
 def _judge(case: _Case, response: Response, attempt: Attempt | None) -> Settlement:
     """Turn an answer into a settlement; ``attempt`` is None for one that was kept."""
     try:
-        asked = case.dispatch.get_outcome(case.delivery, response)
+        asked = _outcome_asked(case, response)
     except Exception as error:  # noqa: BLE001 - whatever the site's code raises
         return _hook_failed(case, "get_outcome", error, attempt)
     outcome = asked or outcome_of(response, timezone.now())
@@ -125,6 +143,19 @@ def _judge(case: _Case, response: Response, attempt: Attempt | None) -> Settleme
     if attempt is not None:
         attempt.outcome = OutcomeKind.DELIVERED
     return _delivered(case, response, attempt)
+
+
+def _outcome_asked(case: _Case, response: Response) -> Outcome | None:
+    asked: Any = None
+
+    def work() -> None:
+        nonlocal asked
+        asked = case.dispatch.get_outcome(case.delivery, response)
+
+    case.hook(work)()
+    if asked is not None and not isinstance(asked, Outcome):
+        raise TypeError(f"it returned {asked!r}, which is no Outcome")
+    return asked
 
 
 def _delivered(case: _Case, response: Response, attempt: Attempt | None) -> Settlement:
@@ -164,7 +195,7 @@ def _hook_failed(case: _Case, hook: str, error: Exception, attempt: Attempt | No
     if case.raising:
         raise error
     delivery = case.delivery
-    reason = f"{case.dispatch.name}: {hook}() raised {type(error).__name__}: {_storable(error)}"
+    reason = f"{case.dispatch.name}: {hook}() raised {type(error).__name__}: {storable(str(error))}"
     logger.error(
         "%s The answer is kept.", reason, exc_info=error, extra={"action": "handler_failed"}
     )
@@ -186,16 +217,15 @@ def _hook_failed(case: _Case, hook: str, error: Exception, attempt: Attempt | No
 
 def _concluded(case: _Case, outcome: Outcome, attempt: Attempt | None) -> Settlement:
     """Retry or give up, as the outcome and the policy say."""
-    delivery = case.delivery
-    made = delivery.attempts
+    settlement = Settlement(
+        case.delivery, State.FAILED, attempt, error_class=outcome.error_class, reason=outcome.reason
+    )
     if attempt is not None:
-        made += 1
         attempt.outcome, attempt.error_class = outcome.kind, outcome.error_class
         attempt.error = outcome.reason
-    settlement = Settlement(
-        delivery, State.FAILED, attempt, error_class=outcome.error_class, reason=outcome.reason
-    )
-    delay = case.wait_before(made + 1)
+    else:  # a kept answer that says "not now" is not looked at again: the next try is a call
+        settlement.handler_tries = 0
+    delay = case.wait_before(settlement.attempts + 1)
     if outcome.kind == OutcomeKind.REJECTED or delay is None:
         return _failed(case, settlement)
     settlement.state, settlement.delay = State.PENDING, max(delay, outcome.after or 0.0)
@@ -206,6 +236,7 @@ def _failed(case: _Case, settlement: Settlement) -> Settlement:
     """Call ``handle_failure`` in one transaction with the mark FAILED, where there is one."""
     if not case.dispatch.overrides("handle_failure"):
         return settlement
+    settlement.apply()  # so that the hook sees how it ended
 
     def work() -> None:
         case.dispatch.handle_failure(case.delivery, settlement.attempt)
@@ -225,6 +256,32 @@ def _failed(case: _Case, settlement: Settlement) -> Settlement:
     return settlement
 
 
+def count_internal(delivery: Delivery, error: BaseException, *, sender_name: str) -> Settlement:
+    """Return what becomes of a delivery that broke the code around its attempt.
+
+    It counts as an attempt: otherwise the same call might be made for ever.
+    """
+    reason = storable(f"{type(error).__name__}: {error}")
+    attempt = Attempt(
+        delivery=delivery,
+        number=delivery.attempts + 1,
+        started_at=timezone.now(),
+        outcome=OutcomeKind.RETRY,
+        error_class="internal",
+        error=reason,
+        sender=sender_name,
+    )
+    dispatch = registry.find(delivery.dispatch, delivery.model)
+    endpoint = endpoints.find(delivery.endpoint)
+    chosen = dispatch.retry if dispatch else None
+    policy = chosen or (endpoint.retry if endpoint else RetryPolicy())
+    delay = policy.delay_before(attempt.number + 1)
+    state = State.FAILED if delay is None else State.PENDING
+    return Settlement(
+        delivery, state, attempt, delay=delay or 0.0, error_class="internal", reason=reason
+    )
+
+
 def tell(settlements: Iterable[Settlement], using: str) -> None:
     """Tell the signals' receivers what is recorded now, and let the deliveries show it."""
     for settlement in settlements:
@@ -233,6 +290,13 @@ def tell(settlements: Iterable[Settlement], using: str) -> None:
         if attempt is not None:
             signals.attempt_finished.send_robust(
                 sender=Delivery, delivery=delivery, attempt=attempt, using=using
+            )
+        if settlement.state == State.FAILED:
+            logger.warning(
+                "Delivery %s is failed for good. %s",
+                delivery,
+                settlement.reason,
+                extra={"action": "delivery_failed", "delivery": delivery.pk},
             )
         if settlement.finished:
             signals.delivery_finished.send_robust(sender=Delivery, delivery=delivery, using=using)
@@ -245,11 +309,6 @@ def _stored_response(kept: Attempt) -> Response:
         bytes(kept.response_body),
         truncated=kept.truncated,
     )
-
-
-def _storable(value: object) -> str:
-    # PostgreSQL takes no NUL in text.
-    return str(value).replace("\x00", "\ufffd")
 
 
 def _milliseconds_since(began: float) -> int:

@@ -1,5 +1,6 @@
 """Write the deliveries of a change into the outbox, one for each object and transaction."""
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,9 +14,11 @@ from signal_dispatch.drafts import Draft
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.events import Change, Event
 from signal_dispatch.merging import Entry, Key, Memory, memory_of
-from signal_dispatch.models import Delivery, State, key_as_text, plain_key
-from signal_dispatch.plans import Plan, plan_of
+from signal_dispatch.models import Delivery, State, key_as_text, plain_key, storable
+from signal_dispatch.plans import Plan, is_ignored, plan_of
 from signal_dispatch.queueing import Recorded
+
+logger = logging.getLogger("signal_dispatch")
 
 
 def record(
@@ -43,9 +46,12 @@ def record(
     key = (dispatch.name, label, key_as_text(pk))
     entry = memory.entries.get(key) or Entry()
     net = entry.net(change)
-    judge = judge and not entry.deliveries
-    plan = plan_of(dispatch, net, judge=judge, listed=listed) if net else None
-    recorded = _merge(dispatch, change, entry, plan)
+    # An update that would be ignored refreshes what was recorded before, but makes nothing new.
+    ignored = net is not None and judge and is_ignored(dispatch, net)
+    plan = None
+    if net is not None and not (ignored and not entry.deliveries):
+        plan = plan_of(dispatch, net, judge=False, listed=listed)
+    recorded = _merge(dispatch, change, entry, plan, insert=not ignored, look=look)
     _remember(memory, key, entry, change)
     return recorded
 
@@ -62,7 +68,7 @@ def record_many(
     Objects that the open transaction has changed before are merged one by one.
     """
     recorded: list[Recorded] = []
-    new: dict[str, list[Delivery]] = {}
+    new: dict[tuple[str, float], list[Delivery]] = {}
     for dispatch, change in items:
         label, pk = _identity(dispatch, change)
         memory = None if alone else _memory(dispatch, change)
@@ -75,11 +81,12 @@ def record_many(
         plan = plan_of(dispatch, change, judge=False, listed=listed)
         made = [_new_delivery(dispatch, a, change, plan) for a in plan.endpoints] if plan else []
         for delivery in made:
-            new.setdefault(delivery.endpoint, []).append(delivery)
+            wait = _wait(dispatch, delivery.endpoint)
+            new.setdefault((delivery.endpoint, wait), []).append(delivery)
         if memory is not None and made:
             memory.entries[key] = Entry(deliveries={d.endpoint: d for d in made})
-    for deliveries in new.values():
-        outbox.record_many(deliveries, using)
+    for (_endpoint, delay), deliveries in new.items():
+        outbox.record_many(deliveries, using, delay=delay)
         recorded += [Recorded(d, using, leased=False) for d in deliveries]
     for item in recorded:
         _tell(item)
@@ -115,14 +122,20 @@ def _memory(dispatch: ModelDispatch[Any], change: Change[Any]) -> Memory | None:
 def _remember(memory: Memory, key: Key, entry: Entry, change: Change[Any]) -> None:
     entry.created = entry.created or change.event == Event.CREATED
     entry.old = {**change.old, **entry.old}
-    if change.event != Event.DELETED and (entry.created or entry.deliveries):
+    if change.event != Event.DELETED and (entry.created or entry.deliveries or entry.old):
         memory.entries[key] = entry
     else:  # What comes back under a deleted key is another object.
         memory.entries.pop(key, None)
 
 
 def _merge(
-    dispatch: ModelDispatch[Any], change: Change[Any], entry: Entry, plan: Plan | None
+    dispatch: ModelDispatch[Any],
+    change: Change[Any],
+    entry: Entry,
+    plan: Plan | None,
+    *,
+    insert: bool,
+    look: bool,
 ) -> list[Recorded]:
     """Make the transaction's deliveries of an object what the plan for the net change says."""
     stale, missing, recorded = dict(entry.deliveries), [], []
@@ -134,7 +147,7 @@ def _merge(
             missing.append(endpoint)
     for delivery in stale.values():
         outbox.withdraw(delivery, change.using)
-    new = _insert_all(dispatch, change, plan, missing) if plan else []
+    new = _insert_all(dispatch, change, plan, missing, look=look) if plan and insert else []
     entry.deliveries.update({r.delivery.endpoint: r.delivery for r in new})
     return recorded + new
 
@@ -164,7 +177,7 @@ def _insert_all(
         delivery = _new_delivery(dispatch, alias, change, plan)
         backend = backends.for_endpoint(alias, change.using)
         delay = _wait(dispatch, alias)
-        lendable = delivery.state == State.PENDING and delay <= 0
+        lendable = delivery.state == State.PENDING and delay <= 0 and _is_served(alias)
         lease = backend.lease(change.using) if lendable else None
         item = Recorded(delivery, change.using, leased=lease is not None)
         outbox.record(delivery, change.using, lease=lease, delay=delay, look=look)
@@ -200,8 +213,21 @@ def _new_delivery(
 
 
 def _wait(dispatch: ModelDispatch[Any], alias: str) -> float:
-    policy = dispatch.retry or (endpoints[alias].retry if alias in endpoints else None)
+    endpoint = endpoints.find(alias)
+    policy = dispatch.retry or (endpoint.retry if endpoint else None)
     return (policy.delay_before(1) or 0.0) if policy else 0.0
+
+
+def _is_served(alias: str) -> bool:
+    """Say whether this process can send there; another one, after a deploy, may."""
+    if endpoints.find(alias) is not None:
+        return True
+    logger.warning(
+        "The endpoint %r is not known here, or its settings are faulty: its delivery waits.",
+        alias,
+        extra={"action": "endpoint_unknown", "endpoint": alias},
+    )
+    return False
 
 
 def _carry(delivery: Delivery, draft: Draft) -> None:
@@ -210,7 +236,11 @@ def _carry(delivery: Delivery, draft: Draft) -> None:
 
 
 def _fail(delivery: Delivery, error_class: str, reason: str) -> None:
-    delivery.state, delivery.error_class, delivery.reason = State.FAILED, error_class, reason[:500]
+    delivery.state, delivery.error_class, delivery.reason = (
+        State.FAILED,
+        error_class,
+        storable(reason)[:500],
+    )
 
 
 def _tell(recorded: Recorded) -> None:

@@ -1,5 +1,6 @@
 """Draft the request of a delivery: method, path, headers and body, taken from the instance."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,13 @@ from signal_dispatch import lookups, paths
 from signal_dispatch.declarations import BODILESS_METHODS, ModelDispatch
 from signal_dispatch.events import Change
 from signal_dispatch.exceptions import PathError, PayloadError
+from signal_dispatch.models import Delivery, storable
 
 REMOTE_ID = "remote_id"
+
+# RFC 9110, 5.6.2 and 5.5: what is not of these, requests or the remote refuses at each attempt.
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD_VALUE = re.compile(r"([\x21-\x7e\x80-\xff]([\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +36,58 @@ def draft(dispatch: ModelDispatch[Any], change: Change[Any]) -> Draft:
     Raises ``PathError``, ``PayloadError``, or whatever the site's own hooks raise.
     """
     instance = change.instance
-    method = dispatch.get_method(instance, change).upper()
+    method = draft_method(dispatch, change)
     path = draft_path(dispatch, change)
-    headers = {name: str(value) for name, value in dispatch.get_headers(instance, change).items()}
+    headers = _headers(dispatch.get_headers(instance, change))
     if method in BODILESS_METHODS and not dispatch.overrides("get_payload"):
         return Draft(method, path, headers, b"")
     payload = dispatch.get_payload(instance, change)
     if payload is None:
         return Draft(method, path, headers, b"")
     body, content_type = dispatch.encode(payload)
+    if not isinstance(body, bytes):
+        raise PayloadError(f"encode() returned {type(body).__name__} where bytes are needed.")
     if not any(name.lower() == "content-type" for name in headers):
-        headers["Content-Type"] = content_type
+        headers |= _headers({"Content-Type": content_type})
     return Draft(method, path, headers, body)
+
+
+def draft_method(dispatch: ModelDispatch[Any], change: Change[Any]) -> str:
+    """Return the HTTP method of the change, in capitals."""
+    method: Any = dispatch.get_method(change.instance, change)
+    if not isinstance(method, str) or not _TOKEN.fullmatch(method):
+        raise PayloadError(f"get_method() returned {method!r}, which is no HTTP method.")
+    return short(method.upper(), "method", "get_method()")
+
+
+def short(text: str, column: str, source: str) -> str:
+    """Return the text if it fits into a column of the outbox; raises ``PayloadError``."""
+    most = getattr(Delivery._meta.get_field(column), "max_length", 0)
+    if len(text) > most or storable(text) != text:
+        raise PayloadError(f"{source} gave {text[:60]!r}: at most {most} plain characters fit.")
+    return text
+
+
+def _headers(given: Mapping[str, Any]) -> dict[str, str]:
+    """Return the headers as text; refuses now what would never leave (RFC 9110, 5.5)."""
+    if not isinstance(given, Mapping):
+        raise PayloadError(f"get_headers() returned {given!r}, which is no dict.")
+    headers = {str(name): str(value) for name, value in given.items()}
+    for name, value in headers.items():
+        if not _TOKEN.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
+            raise PayloadError(f"The header {name!r} can't be sent: {value!r}.")
+    return headers
 
 
 def draft_path(dispatch: ModelDispatch[Any], change: Change[Any]) -> str:
     """Expand the path's template, all but ``{remote_id}``: that is known when it is sent."""
     template = dispatch.get_path(change.instance, change)
+    if not isinstance(template, str):
+        raise PathError(f"get_path() returned {template!r}, which is no path.")
     kept = frozenset({REMOTE_ID}) if uses_remote_id(dispatch) else frozenset()
     given = dispatch.get_path_values(change.instance, change)
+    if not isinstance(given, Mapping):
+        raise PathError(f"get_path_values() returned {given!r}, which is no dict.")
     values = _path_values(change.instance, template, given, kept)
     return paths.expand(template, values, keep=kept)
 

@@ -147,6 +147,16 @@ class Endpoints:
         """Say whether settings know the alias, be its entry sound or not."""
         return alias in self
 
+    def find(self, alias: str) -> Endpoint | None:
+        """Return an endpoint; None for one that settings do not know, or whose entry is faulty.
+
+        The system checks tell of the fault; a save is no place to raise it.
+        """
+        try:
+            return self[alias]
+        except InvalidEndpoint:
+            return None
+
     def errors(self) -> list[EndpointProblem]:
         """Return every fault of every entry, for the system check."""
         return [problem for alias in self for problem in parse(alias, settings.endpoints[alias])[1]]

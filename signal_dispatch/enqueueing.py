@@ -9,7 +9,7 @@ from django.db.models import Model, QuerySet
 from signal_dispatch import changes, dispatcher, suppression
 from signal_dispatch.databases import joined_transaction, row_lock
 from signal_dispatch.declarations import ModelDispatch
-from signal_dispatch.events import Change, Event
+from signal_dispatch.events import Event
 from signal_dispatch.queueing import Recorded
 from signal_dispatch.registry import registry
 
@@ -27,8 +27,11 @@ def enqueue(
     For what changed without signals: ``bulk_create``, ``QuerySet.update``, raw SQL, and data
     migrations, whose historical models are fine. It asks ``should_send`` but not
     ``when_changed``, and uses the dispatches with the event in ``on``, or the one given.
-    Raises ``ValueError`` for an unsaved object, an unregistered model, an unknown event.
+    Raises ``ValueError`` for an unsaved object, an unregistered model, an unknown event, and
+    ``TypeError`` for anything that is no object and no queryset.
     """
+    if not isinstance(objects, Model | QuerySet):
+        raise TypeError(f"enqueue() takes an object or a queryset, not {objects!r}.")
     event, model = str(event), objects.model if isinstance(objects, QuerySet) else type(objects)
     dispatches = _chosen(model, event, dispatch)
     listed = dispatch is None
@@ -99,7 +102,7 @@ def _record_rows(
         lock = row_lock(using)
         objects = list(rows if lock is None else rows.select_for_update(**lock))
         recorded = dispatcher.record_many(
-            [(d, Change(event, o, using)) for d in dispatches for o in objects],
+            [(d, changes.as_read(d, o, event, using)) for d in dispatches for o in objects],
             using,
             alone=alone,
             listed=listed,

@@ -50,6 +50,8 @@ class Hand:
         self.errors: list[BaseException] = []
         #: No sender takes another job; once closing, the bookkeeper ends too.
         self.stopping = False
+        #: Nothing more is taken from the table: what is in hand is all that will be sent.
+        self.finishing = False
         self.closing = False
 
     @property
@@ -80,5 +82,6 @@ class Hand:
         return [*self.queue.held(), *self.stale, *(s.job for s in self.settled)]
 
 
-def _concurrency_of(endpoint: str) -> int:
-    return endpoints[endpoint].max_concurrency if endpoint in endpoints else 1
+def _concurrency_of(alias: str) -> int:
+    endpoint = endpoints.find(alias)
+    return endpoint.max_concurrency if endpoint else 1

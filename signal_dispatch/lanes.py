@@ -8,7 +8,7 @@ from django.db import connections
 from django.db.models import Min
 
 from signal_dispatch.databases import now_sql
-from signal_dispatch.models import Delivery, State, key_as_text
+from signal_dispatch.models import Delivery, DeliveryQuerySet, State, key_as_text
 from signal_dispatch.outbox import Lease
 
 
@@ -37,12 +37,11 @@ def release(using: str, lanes: Collection[str], lease: Lease | None) -> list[Del
     return list(Delivery.objects.using(using).held(lease.holder, ids).order_by("id"))
 
 
-def idle_lanes(using: str, limit: int) -> list[str]:
-    """Return lanes that wait behind nothing: their releaser died between mark and release.
+def idle_lanes(rows: DeliveryQuerySet, limit: int) -> list[str]:
+    """Return lanes among the rows that wait behind nothing: their releaser died on the way.
 
     Looks at every WAITING row, so it is asked every few minutes only.
     """
-    rows = Delivery.objects.using(using)
     busy = rows.filter(state=State.PENDING).exclude(lane="").values("lane")
     waiting = rows.filter(state=State.WAITING).exclude(lane__in=busy)
     return list(waiting.values_list("lane", flat=True).distinct()[:limit])

@@ -47,6 +47,7 @@ class Memory:
 
     def marker(self) -> None:
         """Stand among the commit hooks: when this is gone, the transaction is over."""
+        self.entries.clear()
 
 
 def memory_of(using: str) -> Memory | None:

@@ -45,6 +45,11 @@ def plain_key(pk: Any) -> Any:
     return pk if isinstance(pk, int | str) else key_from_text(key_as_text(pk))
 
 
+def storable(text: str) -> str:
+    """Replace what no database takes: NUL, and surrogates that JSON may hold alone."""
+    return text.encode(errors="replace").decode().replace("\x00", "\ufffd")
+
+
 class State(models.TextChoices):
     """Where a delivery is. A retry is PENDING with a later ``available_at``."""
 

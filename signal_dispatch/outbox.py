@@ -1,4 +1,4 @@
-"""Write deliveries into the outbox, and what became of them."""
+"""Write deliveries into the outbox."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +19,9 @@ class Lease:
     holder: str
     seconds: float
 
+
+#: The epoch of a row that was leased when it was recorded.
+FIRST_EPOCH = 1
 
 # Recording. Everything in this INSERT that is not decided by the statement itself.
 _DECIDED = ("id", "state", "available_at", "held_by", "epoch", "created_at", "finished_at")
@@ -92,8 +95,11 @@ def _insert_statement(using: str, seconds: float, look: bool, failed: bool) -> s
     return statement
 
 
-def record_many(deliveries: Sequence[Delivery], using: str) -> None:
-    """Write many new deliveries of different lanes, due at once; their objects are locked."""
+def record_many(deliveries: Sequence[Delivery], using: str, *, delay: float = 0.0) -> None:
+    """Write many new deliveries of different lanes, due after the delay (seconds) for anybody.
+
+    Their objects' rows are locked already.
+    """
     lanes = {d.lane for d in deliveries if d.lane and d.state == State.PENDING}
     unfinished = Delivery.objects.using(using).unfinished()
     busy = set(unfinished.filter(lane__in=lanes).values_list("lane", flat=True))
@@ -104,7 +110,7 @@ def record_many(deliveries: Sequence[Delivery], using: str) -> None:
         elif delivery.lane in busy:
             delivery.state = State.WAITING
         else:
-            delivery.available_at = DatabaseNow()
+            delivery.available_at = DatabaseNow(delay)
     Delivery.objects.using(using).bulk_create(deliveries)
     for delivery in deliveries:  # receivers and hooks are no place for SQL
         delivery.created_at = timezone.now()

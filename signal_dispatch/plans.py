@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from django.db import connections, transaction
+from django.db import connections
 
 from signal_dispatch.backends import backends
 from signal_dispatch.declarations import ModelDispatch
-from signal_dispatch.drafts import Draft, draft
+from signal_dispatch.drafts import Draft, draft, short
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.events import Change, Event
-from signal_dispatch.exceptions import SignalDispatchError
+from signal_dispatch.exceptions import PayloadError, SignalDispatchError
 
 logger = logging.getLogger("signal_dispatch")
 
@@ -30,14 +30,19 @@ class Plan:
     error: str = ""
 
 
+def is_ignored(dispatch: ModelDispatch[Any], change: Change[Any]) -> bool:
+    """Say whether ``when_changed`` makes this update no event."""
+    if change.event != Event.UPDATED or not dispatch.when_changed:
+        return False
+    # What is not known did not stand there a moment ago: then it has changed.
+    return all(name in change.old and not change.changed(name) for name in dispatch.when_changed)
+
+
 def plan_of(
     dispatch: ModelDispatch[Any], change: Change[Any], *, judge: bool = True, listed: bool = True
 ) -> Plan | None:
     """Ask the dispatch in the order of the contract; None where there is nothing to send."""
-    if listed and change.event not in dispatch.on:
-        return None
-    judged = judge and change.event == Event.UPDATED and dispatch.when_changed
-    if judged and not any(map(change.changed, dispatch.when_changed)):
+    if (listed and change.event not in dispatch.on) or (judge and is_ignored(dispatch, change)):
         return None
     event = change.event
     aliases: tuple[str, ...] = (dispatch.endpoint,)
@@ -46,7 +51,7 @@ def plan_of(
             asked = dispatch.get_event(change.instance, change)
             if asked is None:
                 return None
-            event = str(asked)
+            event = short(str(asked), "event", "get_event()")
             change = replace(change, event=event)
             if not dispatch.should_send(change.instance, change):
                 return None
@@ -67,38 +72,49 @@ def plan_of(
 def _user_code(using: str) -> Iterator[None]:
     """Keep the save whole if a hook's query fails; costs nothing while hooks make no query.
 
-    PostgreSQL refuses everything after a failed statement until a savepoint is rolled back.
+    PostgreSQL refuses everything after a failed statement until a savepoint is rolled back. It is
+    a low-level one, because the hook's first query may stand in the middle of an ``atomic`` of
+    its own, which must not be entwined with another.
     """
-    savepoint = transaction.atomic(using=using)
-    entered = False
+    connection = connections[using]
+    savepoint: str | None = None
+    hooks = 0
 
-    def enter_first(execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
-        nonlocal entered
-        if not entered:
-            entered = True
-            savepoint.__enter__()
+    def begin_first(execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
+        nonlocal savepoint, hooks
+        if savepoint is None:
+            savepoint = ""  # the statement that makes it comes here, too
+            hooks = len(connection.run_on_commit)
+            savepoint = connection.savepoint()
         return execute(sql, params, many, context)
 
-    with connections[using].execute_wrapper(enter_first):
+    with connection.execute_wrapper(begin_first):
         try:
             yield
-        except BaseException as error:
-            if entered:
-                savepoint.__exit__(type(error), error, error.__traceback__)
+        except BaseException:
+            if savepoint:
+                connection.needs_rollback = False
+                connection.savepoint_rollback(savepoint)
+                del connection.run_on_commit[hooks:]
             raise
-        else:
-            if entered:
-                savepoint.__exit__(None, None, None)
+        if savepoint:
+            connection.savepoint_commit(savepoint)
 
 
 def _aliases(answer: str | Iterable[str] | None) -> tuple[str, ...]:
     if answer is None:
         return ()
-    return (answer,) if isinstance(answer, str) else tuple(dict.fromkeys(answer))
+    named = (answer,) if isinstance(answer, str) else tuple(dict.fromkeys(answer))
+    for alias in named:
+        if not isinstance(alias, str):
+            raise PayloadError(f"get_endpoint() named {alias!r}, which is no alias.")
+        short(alias, "endpoint", "get_endpoint()")
+    return named
 
 
 def _enabled(aliases: Iterable[str]) -> tuple[str, ...]:
-    return tuple(a for a in aliases if a not in endpoints or endpoints[a].enabled)
+    found = ((alias, endpoints.find(alias)) for alias in aliases)
+    return tuple(alias for alias, endpoint in found if endpoint is None or endpoint.enabled)
 
 
 def _sentence(dispatch: ModelDispatch[Any], error: Exception) -> str:

@@ -125,6 +125,10 @@ class Queue:
             if not jobs:
                 del self._ready[job.delivery.endpoint]
 
+    def crowded(self, many: int) -> frozenset[str]:
+        """Return the endpoints that have so many jobs ready."""
+        return frozenset(e for e, jobs in self._ready.items() if len(jobs) >= max(1, many))
+
     def clear(self) -> list[Job]:
         """Forget and return the jobs that nobody took yet."""
         jobs = list(self.ready())

@@ -40,7 +40,8 @@ class Wiring:
     """What is connected for the dispatches that are registered now."""
 
     def __init__(self) -> None:
-        self._wrapped: set[type[Model]] = set()
+        # With the method of the model's own, if it has one.
+        self._wrapped: dict[type[Model], Any] = {}
         self._connected: set[tuple[Any, Any, type[Model]]] = set()
 
     def connect(self) -> None:
@@ -61,11 +62,15 @@ class Wiring:
         self._connected = wanted
 
     def _wrap(self, models: set[type[Model]]) -> None:
-        for model in self._wrapped - models:
-            delattr(model, _NAME)
-        for model in models - self._wrapped:
+        for model in self._wrapped.keys() - models:
+            own = self._wrapped.pop(model)
+            if own is None:
+                delattr(model, _NAME)
+            else:
+                setattr(model, _NAME, own)
+        for model in models - self._wrapped.keys():
+            self._wrapped[model] = model.__dict__.get(_NAME)
             setattr(model, _NAME, _recording(model))
-        self._wrapped = set(models)
 
 
 wiring = Wiring()

@@ -96,6 +96,13 @@ def register(*models: type[Model]) -> Callable[[DispatchClass], DispatchClass]:
     class and model twice.
     """
 
+    for model in models:
+        given: Any = model
+        if isinstance(given, type) and issubclass(given, ModelDispatch):
+            raise InvalidDispatch(
+                f"@register over {given.__name__} names no model: write @register(Order)."
+            )
+
     def decorate(dispatch_class: DispatchClass) -> DispatchClass:
         registry.add(dispatch_class, *models)
         return dispatch_class

@@ -4,7 +4,7 @@ from typing import Any
 
 from signal_dispatch import paths, settling
 from signal_dispatch.declarations import ModelDispatch
-from signal_dispatch.drafts import REMOTE_ID, draft_path, uses_remote_id
+from signal_dispatch.drafts import REMOTE_ID, draft_method, draft_path, uses_remote_id
 from signal_dispatch.events import Change, Event
 from signal_dispatch.exceptions import SignalDispatchError
 from signal_dispatch.models import Delivery, RemoteObject, State
@@ -46,7 +46,7 @@ def _create_instead(
         reason = "The remote does not know this object, and it is gone here."
         return Settlement(delivery, State.CANCELLED, reason=reason)
     change = Change(Event.CREATED, instance, using)
-    method = dispatch.get_method(instance, change).upper()
+    method = draft_method(dispatch, change)
     path = draft_path(dispatch, change)
     if REMOTE_ID in paths.variables(path):
         reason = f"The path {path!r} of CREATED needs the remote's id, and it is not known."

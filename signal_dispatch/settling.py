@@ -1,17 +1,20 @@
 """Write what became of deliveries, unless somebody else has them by now."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from django.db import connections
+from django.db import connections, transaction
 from django.utils import timezone
 
 from signal_dispatch.databases import now_sql, own_transaction
 from signal_dispatch.exceptions import LeaseLost
-from signal_dispatch.models import UNFINISHED, Attempt, Delivery, State
+from signal_dispatch.models import UNFINISHED, Attempt, Delivery, State, storable
 from signal_dispatch.outbox import quoted_table
+
+logger = logging.getLogger("signal_dispatch")
 
 
 @dataclass(slots=True)
@@ -26,8 +29,18 @@ class Settlement:
     reason: str = ""
     handler_tried: bool = False
     recorded: bool = False
+    handler_tries: int = field(init=False)
     #: What a hook raised. It is told in ``reason`` too; a test wants the error itself.
     hook_error: Exception | None = None
+
+    def __post_init__(self) -> None:
+        # Taken once: apply() changes the delivery that they are counted from.
+        self.handler_tries = self.delivery.handler_tries + int(self.handler_tried)
+
+    @property
+    def attempts(self) -> int:
+        """The number of attempts that were made, this one included."""
+        return self.attempt.number if self.attempt else self.delivery.attempts
 
     @property
     def finished(self) -> bool:
@@ -42,7 +55,7 @@ class Settlement:
         delivery.finished_at = now if self.finished else None
         delivery.available_at = None if self.finished else now + timedelta(seconds=self.delay)
         delivery.error_class, delivery.reason = self.error_class, self.reason[:500]
-        delivery.handler_tries += int(self.handler_tried)
+        delivery.handler_tries = self.handler_tries
         if attempt is not None:
             delivery.attempts = attempt.number
             delivery.last_status = attempt.status_code
@@ -69,13 +82,34 @@ def settle_with(settlement: Settlement, using: str, work: Callable[[], None]) ->
     The other order deadlocks with a saver, who takes the object's row before the outbox's.
     Raises ``LeaseLost``, and undoes the work, where somebody else has the lease by now.
     """
-    with own_transaction(using):
-        work()
-        if settlement.attempt is not None:
-            _insertable(settlement.attempt).save(using=using, force_insert=True)
-        accepted, _existing = _mark([settlement], using)
-        if not accepted:
-            raise LeaseLost(f"Delivery {settlement.delivery.pk} is held by another process now.")
+    committed = False
+
+    def note() -> None:
+        nonlocal committed
+        committed = True
+
+    try:
+        with own_transaction(using):
+            # The first hook of the commit, so that it runs whatever the others do.
+            transaction.on_commit(note, using=using)
+            work()
+            _mark_alone(settlement, using)
+    except Exception:
+        if not committed:
+            raise
+        logger.exception(
+            "A commit hook of the site failed. Delivery %s is settled all the same.",
+            settlement.delivery,
+        )
+
+
+def _mark_alone(settlement: Settlement, using: str) -> None:
+    accepted, existing = _mark([settlement], using)
+    if not accepted and existing:
+        raise LeaseLost(f"Delivery {settlement.delivery.pk} is held by another process now.")
+    # Where the work deleted the delivery, there is nothing left to write.
+    if accepted and settlement.attempt is not None:
+        _insertable(settlement.attempt).save(using=using, force_insert=True)
 
 
 def _insertable(attempt: Attempt) -> Attempt:
@@ -83,11 +117,6 @@ def _insertable(attempt: Attempt) -> Attempt:
     attempt.pk = None
     attempt.error = storable(attempt.error)
     return attempt
-
-
-def storable(text: str) -> str:
-    """Replace what no database takes: NUL, and surrogates that JSON may hold alone."""
-    return text.encode(errors="replace").decode().replace("\x00", "\ufffd")
 
 
 def _mark(settlements: Sequence[Settlement], using: str) -> tuple[list[Settlement], set[int]]:
@@ -117,8 +146,8 @@ def _mark_statement(settlements: Sequence[Settlement], using: str) -> tuple[str,
         ("reason", [], [storable(s.reason)[:500] for s in settlements]),
         ("last_status", [], [_last(s, "status_code") for s in settlements]),
         ("last_duration_ms", [], [_last(s, "duration_ms") for s in settlements]),
-        ("attempts", [], [s.delivery.attempts + int(bool(s.attempt)) for s in settlements]),
-        ("handler_tries", [], [s.delivery.handler_tries + s.handler_tried for s in settlements]),
+        ("attempts", [], [s.attempts for s in settlements]),
+        ("handler_tries", [], [s.handler_tries for s in settlements]),
     ]
     ids = [s.delivery.pk for s in settlements]
     assignments, parameters = ["held_by = ''"], []

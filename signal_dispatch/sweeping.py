@@ -4,6 +4,7 @@ import logging
 import random
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from time import monotonic
 
 from django.db import DatabaseError, Error, connections
@@ -77,7 +78,7 @@ class Sweeper:
     def next_at(self, now: float) -> float:
         """Return when the next sweep is due, by ``monotonic()``."""
         queue = self._hand.queue
-        if self._hand.stopping:
+        if self._hand.stopping or self._hand.finishing:
             return now + MAX_SLEEP_SECONDS
         if self._asked > self._begun:
             return now
@@ -98,8 +99,7 @@ class Sweeper:
         """
         with self._hand.lock:
             self._begun += 1
-        self._more_is_due = False
-        scope, repair = self._scope(), monotonic() >= self._next_repair
+        scope, repair = self._uncrowded(), monotonic() >= self._next_repair
         if repair:
             self._next_repair = monotonic() + REPAIR_SECONDS
         reached, refused = {}, {}
@@ -120,10 +120,18 @@ class Sweeper:
             with self._hand.lock:
                 self._calm = self._begun
 
+    def _uncrowded(self) -> Scope:
+        """Leave out endpoints that have enough in hand: one that hangs must not keep others out."""
+        scope = self._scope()
+        with self._hand.lock:
+            crowded = self._hand.queue.crowded(self._batch // 2)
+        self._more_is_due = bool(crowded)
+        return replace(scope, endpoints=scope.endpoints - crowded)
+
     def _sweep_one(self, using: str, scope: Scope, *, repair: bool) -> float:
         """Take what is due; return the seconds until the next look, 0 where something was."""
         if repair:
-            idle = lanes.idle_lanes(using, self._batch)
+            idle = lanes.idle_lanes(scope.rows(using), self._batch)
             with self._hand.lock:
                 self._hand.to_look |= {(using, lane) for lane in idle}
         due = claims.seconds_until_due(using, scope)

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 
-from django.db import connections
+from django.db import Error, connections
 
 from signal_dispatch import claims
 from signal_dispatch.bookkeeping import Bookkeeper
 from signal_dispatch.claims import Scope
 from signal_dispatch.conf import settings
-from signal_dispatch.delivering import deliver, tell
+from signal_dispatch.delivering import count_internal, deliver, tell
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.exceptions import EndpointNotMocked, LeaseLost
 from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
@@ -26,7 +26,7 @@ logger = logging.getLogger("signal_dispatch")
 
 #: Seconds that a lease must outlast the longest attempt by.
 MARGIN_SECONDS = 2.0
-#: Seconds before a delivery is tried again that our own code, not the remote, failed on.
+#: Seconds before a delivery is tried again that the database kept from being tried.
 INTERNAL_DELAY_SECONDS = 30.0
 
 
@@ -139,7 +139,8 @@ class Worker:
         until = None if timeout is None else monotonic() + timeout
         with hand.lock:
             self._started()
-            sweeper.ask()
+            if sweeper.found_nothing:  # else an earlier question is still open
+                sweeper.ask()
             while not (hand.is_empty and sweeper.found_nothing):
                 left = None if until is None else until - monotonic()
                 if (left is not None and left <= 0) or hand.stopping:
@@ -154,6 +155,7 @@ class Worker:
         with self._hand.lock:
             if self._thread is None or self._hand.stopping:
                 return
+            self._hand.finishing = True
             while not self._hand.is_empty and (left := until - monotonic()) > 0:
                 self._hand.calm.wait(min(0.05, left))
         self.stop(max(1.0, until - monotonic()))
@@ -279,6 +281,9 @@ class Worker:
 
 
 def _internal(job: Job, error: BaseException) -> Settlement:
+    if not isinstance(error, Error | EndpointNotMocked):
+        return count_internal(job.delivery, error, sender_name=claims.holder())
+    # No call was made, and none of the delivery's attempts is used up.
     reason = f"{type(error).__name__}: {error}"
     return Settlement(
         job.delivery,
@@ -291,8 +296,8 @@ def _internal(job: Job, error: BaseException) -> Settlement:
 
 def _may_begin(job: Job) -> bool:
     """Whether the lease outlasts an attempt that begins now."""
-    alias = job.delivery.endpoint
-    longest = endpoints[alias].deadline if alias in endpoints else 0.0
+    endpoint = endpoints.find(job.delivery.endpoint)
+    longest = endpoint.deadline if endpoint else 0.0
     return job.age < max(1.0, settings.lease_seconds - longest - MARGIN_SECONDS)
 
 

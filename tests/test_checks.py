@@ -1,4 +1,5 @@
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -6,7 +7,8 @@ from django.contrib.auth.models import User
 from django.core.checks import Error, Info, Warning  # noqa: A004 - what these tests compare with
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
-from django.db import connections
+from django.db import connections, models
+from django.test.utils import isolate_apps
 
 from signal_dispatch import Event, ModelDispatch, checks
 from signal_dispatch.backends import backends
@@ -29,6 +31,7 @@ URL = "https://crm.example.com/api/"
 WHERE = "tests.test_checks.ToCRM"
 ENDPOINTS = "SIGNAL_DISPATCH_ENDPOINTS"
 BACKENDS = "SIGNAL_DISPATCH_BACKENDS"
+THREADS = "signal_dispatch.backends.threads.ThreadsBackend"
 
 
 @pytest.fixture(autouse=True)
@@ -44,11 +47,11 @@ def declare():
     """Register a dispatch that is sound but for the attributes given."""
     declared = []
 
-    def register(*for_models, class_name="ToCRM", **attributes):
+    def register(*for_models, class_name="ToCRM", bases=(ModelDispatch,), **attributes):
         sound = {"__module__": __name__, "endpoint": "crm", "fields": ["pk"]}
-        made = type(class_name, (ModelDispatch,), sound | attributes)
-        registry.add(made, *for_models or [Order])
+        made = type(class_name, bases, sound | attributes)
         declared.append(made)
+        registry.add(made, *for_models or [Order])
         return made
 
     yield register
@@ -68,6 +71,15 @@ def answer(value=None):
     return lambda self, *args: value
 
 
+async def later(self, *args):
+    """A hook that somebody would have to await."""
+
+
+async def in_parts(self, *args):
+    """A hook that somebody would have to iterate over."""
+    yield
+
+
 # --- when nothing is wrong
 
 
@@ -80,12 +92,26 @@ def test_nothing_registered_means_nothing_told(settings):
 
 def test_sound_dispatches_have_nothing_told_of_them(declare, settings):
     settings.SIGNAL_DISPATCH_ENDPOINTS = {
-        "crm": {"URL": URL, "AUTH": "requests.auth.AuthBase", "SESSION": "requests.Session"},
+        "crm": {
+            "URL": URL,
+            "AUTH": "requests.auth.AuthBase",
+            "SESSION": "requests.Session",
+            "VERIFY": str(Path(__file__).parent),  # a directory of CA certificates is as good
+            "CERT": (__file__, __file__),
+        },
+        "erp": {"URL": URL, "VERIFY": False, "CERT": __file__},
     }
     settings.SIGNAL_DISPATCH_BACKENDS = {
         "default": {
-            "BACKEND": "signal_dispatch.backends.threads.ThreadsBackend",
-            "OPTIONS": {"max_senders": 2},
+            "BACKEND": THREADS,
+            "OPTIONS": {
+                "max_senders": 2,
+                "queue_size": 1,
+                "queue_bytes": 1,
+                "idle_seconds": 0.1,
+                "drain_seconds": 1,
+                "sweep_seconds": 5,
+            },
         }
     }
     declare(
@@ -161,6 +187,8 @@ DECLARED = [
     (Problem.ENDPOINT_UNKNOWN, {"endpoint": ["crm"]}, "get_endpoint() may name several"),
     (Problem.EVENTS_INVALID, {"on": []}, ".on must be a list"),
     (Problem.EVENTS_INVALID, {"on": "created"}, ".on must be a list"),
+    (Problem.EVENTS_INVALID, {"on": None}, ".on must be a list"),
+    (Problem.EVENTS_INVALID, {"on": None, "path": "{remote_id}", "remote_id": "id"}, ".on must be"),
     (Problem.EVENTS_INVALID, {"on": ["created", 3]}, ".on must be a list"),
     (Problem.EVENTS_INVALID, {"on": [""]}, ".on must be a list"),
     (Problem.EVENTS_INVALID, {"on": ["x" * 101]}, "longer than 100"),
@@ -175,6 +203,12 @@ DECLARED = [
     (Problem.TRACKED_INVALID, {"when_changed": ["tags"]}, "'tags' is no column"),
     (Problem.TRACKED_INVALID, {"track": ["customer__email"]}, ".track: 'customer__email'"),
     (Problem.TRACKED_INVALID, {"track": ["pk"]}, "'pk' is no column"),
+    (Problem.TRACKED_INVALID, {"when_changed": None}, ".when_changed must be a list"),
+    (Problem.TRACKED_INVALID, {"when_changed": "status"}, ".when_changed must be a list"),
+    (Problem.TRACKED_INVALID, {"track": None}, ".track must be a list"),
+    (Problem.TRACKED_INVALID, {"track": "status"}, ".track must be a list"),
+    (Problem.PATH_INVALID, {"path": None}, "None, which is no string"),
+    (Problem.PATH_INVALID, {"path": 3, "remote_id": "id"}, "3, which is no string"),
     (Problem.PATH_INVALID, {"path": "a/{+number}"}, "write '{number}'"),
     (Problem.PATH_INVALID, {"path": "a/{#number}"}, "write '{number}'"),
     (Problem.PATH_INVALID, {"path": "a/{number"}, "percent-encoded"),
@@ -204,6 +238,10 @@ DECLARED = [
     (Problem.VALUE_INVALID, {"retry": {"delays": [0]}}, ".retry is no RetryPolicy"),
     (Problem.VALUE_INVALID, {"remote_id": ["id"]}, ".remote_id must be a string"),
     (Problem.VALUE_INVALID, {"name": "x" * 151}, ".name is longer than 150"),
+    (Problem.VALUE_INVALID, {"name": 3}, ".name must be a string"),
+    (Problem.VALUE_INVALID, {"name": ["x"]}, ".name must be a string"),
+    (Problem.VALUE_INVALID, {"retry": 3}, ".retry is no RetryPolicy"),
+    (Problem.VALUE_INVALID, {"headers": None}, ".headers must be a dict"),
     (Problem.VALUE_INVALID, {"headers": ["Accept"]}, ".headers must be a dict"),
     (Problem.VALUE_INVALID, {"headers": {"a b": "c"}}, "'a b'"),
     *((Problem.HEADER_CONFIDENTIAL, {"headers": {name: "x"}}, f"'{name}'") for name in HEADERS),
@@ -215,6 +253,18 @@ DECLARED = [
     (Problem.ATTRIBUTE_NOT_YET, {"envelope": "standard"}, ".envelope asks for"),
     (Problem.ATTRIBUTE_NOT_YET, {"get_files": answer({})}, ".get_files asks for"),
     (Problem.ATTRIBUTE_NOT_YET, {"send": answer()}, "not yet built"),
+    (Problem.HOOK_ASYNC, {"should_send": later}, ".should_send() is async"),
+    (Problem.HOOK_ASYNC, {"get_payload": in_parts}, ".get_payload() is async"),
+    (Problem.HOOK_ASYNC, {"check": later}, ".check() is async"),
+    (Problem.ATTRIBUTE_MISSPELT, {"when_change": ["status"]}, "Did you mean 'when_changed'?"),
+    (Problem.ATTRIBUTE_MISSPELT, {"shoud_send": answer()}, "Did you mean 'should_send'?"),
+    (Problem.ATTRIBUTE_MISSPELT, {"get_paylod": answer({})}, "Did you mean 'get_payload'?"),
+    (Problem.EVENT_MISSPELT, {"on": ["creatd"]}, "'creatd', which no save and no delete ever is"),
+    (Problem.EVENT_MISSPELT, {"on": ["updatd"]}, "Did you mean 'updated'? | Write Event.UPDATED"),
+    (Problem.EVENT_MISSPELT, {"on": ["update"]}, "Did you mean 'updated'?"),
+    (Problem.EVENT_MISSPELT, {"on": ["create"]}, "Did you mean 'created'?"),
+    (Problem.EVENT_MISSPELT, {"on": ["delete"]}, "Did you mean 'deleted'?"),
+    (Problem.EVENT_MISSPELT, {"on": ["DELETED"]}, "Did you mean 'deleted'?"),
 ]
 
 
@@ -251,6 +301,34 @@ def test_each_unknown_lookup_is_told(declare):
     declare(fields=["numbr", "number", "statos"])
 
     assert len(told(Problem.LOOKUP_UNKNOWN)) == 2
+
+
+def test_misspelt_names_of_bases_are_told(declare):
+    class Base(ModelDispatch):
+        handle_reponse = answer()
+
+    class Mixin:
+        field = ("number",)
+
+    declare(bases=(Base, Mixin))
+
+    field, handler = told(Problem.ATTRIBUTE_MISSPELT)
+
+    assert "Did you mean 'fields'?" in field
+    assert "Did you mean 'handle_response'?" in handler
+
+
+def test_names_of_the_site_s_own_are_not_told(declare):
+    declare(
+        on=["recreated", "undeleted", "paid", "uploaded"],
+        when_paid=answer(),
+        get_customer=answer(),
+        _shoud_send=answer(),
+        fetch=later,
+        model=Order,
+    )
+
+    assert told() == {}
 
 
 def test_empty_lists_of_what_is_not_yet_built_ask_for_nothing(declare):
@@ -323,6 +401,66 @@ def test_swapped_model_is_refused(declare, monkeypatch):
     declare(Place)
 
     assert "swapped for shop.Spot" in told(Problem.MODEL_REFUSED)[0]
+
+
+@isolate_apps("tests.shop")
+def models_with_keys(longest):
+    """Return models whose keys are as JSON text as long as that, each in another way."""
+
+    class Plain(models.Model):
+        code = models.CharField(primary_key=True, max_length=longest - 2)
+
+        class Meta:
+            app_label = "shop"
+
+    class Related(models.Model):
+        plain = models.OneToOneField(Plain, models.CASCADE, primary_key=True)
+
+        class Meta:
+            app_label = "shop"
+
+    class Composite(models.Model):
+        pk = models.CompositePrimaryKey("code", "number", "key")
+        code = models.CharField(max_length=longest - len('["",,]') - 20 - 40)
+        number = models.BigIntegerField()
+        key = models.UUIDField()
+
+        class Meta:
+            app_label = "shop"
+
+    return [Plain, Related, Composite]
+
+
+def test_keys_that_just_fit_the_outbox_are_fine(declare):
+    declare(*models_with_keys(255))
+
+    assert told() == {}
+
+
+def test_keys_that_can_be_too_long_for_the_outbox_are_told(declare):
+    declare(*models_with_keys(256))
+
+    plain, related, composite = told(Problem.KEY_TOO_LONG)
+
+    assert plain.startswith(f"{WHERE}: a primary key of shop.Plain (shop.Plain.code) can be longer")
+    assert "Lower the max_length of shop.Plain.code: 253 fit" in plain
+    assert "of shop.Related (shop.Plain.code)" in related
+    assert "(shop.Composite.code, shop.Composite.number, shop.Composite.key)" in composite
+    assert "max_length of its parts" in composite
+
+
+@pytest.mark.parametrize("column", [models.CharField, models.TextField])
+@isolate_apps("tests.shop")
+def test_keys_without_a_limit_are_told(declare, column):
+    class Endless(models.Model):
+        code = column(primary_key=True)
+
+        class Meta:
+            app_label = "shop"
+
+    declare(Endless)
+
+    assert list(told()) == [Problem.KEY_TOO_LONG.id]
 
 
 class ShopElsewhere:
@@ -404,6 +542,36 @@ CONFIGURED = [
         Problem.ENDPOINT_INVALID,
         {ENDPOINTS: {"crm": {"URL": URL}, "x" * 151: {"URL": URL}}},
         "alias of at most 150",
+    ),
+    *(
+        (Problem.ENDPOINT_INVALID, {ENDPOINTS: {"crm": {"URL": URL, key: value}}}, words)
+        for key, value, words in [
+            ("VERIFY", "/nowhere/ca.pem", '["crm"]["VERIFY"] is the path of a file that does not'),
+            ("CERT", "/nowhere/client.pem", '["crm"]["CERT"] is the path of a file that does not'),
+            ("CERT", (__file__, "no.key"), '["crm"]["CERT"][1] is the path of a file that does'),
+            ("CERT", (__file__, ""), '["CERT"][1] is the path'),
+            ("CERT", "-----BEGIN PRIVATE KEY-----\n" * 500, '["crm"]["CERT"] is the path'),
+            ("CERT", "nul\x00", '["crm"]["CERT"] is the path'),
+        ]
+    ),
+    *(
+        (
+            Problem.BACKEND_INVALID,
+            {BACKENDS: {"default": {"BACKEND": THREADS, "OPTIONS": {option: value}}}},
+            f'["default"]["OPTIONS"] can\'t be used: {words}',
+        )
+        for option, value, words in [
+            ("max_senders", 0, "max_senders must be a whole number, at least 1."),
+            ("max_senders", 2.5, "max_senders must be a whole number"),
+            ("queue_size", -1, "queue_size must be a whole number"),
+            ("queue_bytes", "64", "queue_bytes must be a whole number"),
+            ("idle_seconds", 0, "idle_seconds must be more than 0 seconds"),
+            ("drain_seconds", -5, "drain_seconds must be more than 0 seconds"),
+            ("sweep_seconds", "15", "sweep_seconds must be a number of seconds"),
+            ("senders", 3, "ThreadsBackend takes no option 'senders'. It takes max_senders, "),
+            ("keep_errors", True, "ThreadsBackend takes no option 'keep_errors'."),
+            ("alias", "x", "ThreadsBackend takes no option 'alias'."),
+        ]
     ),
     *(
         (
@@ -496,11 +664,24 @@ def test_no_message_repeats_a_secret(declare, settings):
             "QUERY": {"key": b"s3cret"},
             "SECRETS": ["s3cret"],
             "RATE": "s3cret",
+            "CERT": "s3cret",
         }
     }
     declare(headers={"X-Token": "s3cret"})
 
     assert "s3cret" not in repr(checks.check())
+
+
+def test_nameless_installation_is_no_fault_and_no_message_says_so(declare, settings):
+    declare()
+
+    settings.SIGNAL_DISPATCH_ENVIRONMENT = ""
+    assert told() == {}
+
+    settings.SIGNAL_DISPATCH_ENVIRONMENT = None
+    (text,) = told(Problem.SETTING_INVALID)
+    assert "not empty" not in text
+    assert "ENVIRONMENT must be a string." in text
 
 
 def test_each_faulty_setting_is_told_although_others_are_faulty(declare, settings):
@@ -615,6 +796,7 @@ def test_every_id_is_exercised_here():
         Problem.CHECK_BROKEN,
         Problem.NAME_TAKEN,
         Problem.MODEL_REFUSED,
+        Problem.KEY_TOO_LONG,
         Problem.OUTBOX_MISSING,
         Problem.SQLITE_NOT_IMMEDIATE,
         Problem.UWSGI_WITHOUT_THREADS,

@@ -166,8 +166,13 @@ def test_what_is_handed_back_is_due_for_everybody():
 
 @pytest.mark.django_db
 def test_only_the_holders_pending_rows_are_read_back():
-    mine = delivery(held_by="me")
-    ids = [mine.pk, delivery(held_by="you").pk, delivery(held_by="me", state="delivered").pk]
+    mine = delivery(held_by="me", epoch=1)
+    others = [
+        delivery(held_by="you", epoch=1),
+        delivery(held_by="me", epoch=1, state="delivered"),
+        delivery(held_by="me", epoch=2),  # claimed since, and in hand
+    ]
+    ids = [mine.pk, *(other.pk for other in others)]
 
     assert claims.read_back("default", "me", [*ids, 10**9]) == [mine]
 

@@ -221,6 +221,86 @@ def test_a_failing_get_outcome_keeps_the_answer_too(declare, receiver):
     assert len(receiver.requests) == 1
 
 
+def test_a_kept_answer_that_says_not_now_leads_to_a_new_call(declare, receiver):
+    class Mended(ModelDispatch):
+        broken = True
+
+        def get_outcome(self, delivery, response):
+            if type(self).broken:
+                raise LookupError("bug")
+
+    mended = declare(Order, base=Mended)
+    Order.objects.create(number="A-1")
+    receiver.script = answer(503)
+    attempt()
+    mended.broken = False
+    receiver.script = answer(200)
+    attempt()
+    attempt()
+
+    assert (only().state, only().attempts) == ("delivered", 2)
+    assert len(receiver.requests) == 2
+
+
+@pytest.mark.parametrize("wrong", ["delivered", True, Outcome])
+def test_what_is_no_outcome_is_an_error_of_the_hook(declare, receiver, wrong):
+    class Wrong(ModelDispatch):
+        def get_outcome(self, delivery, response):
+            return wrong
+
+    declare(Order, base=Wrong, retry=RetryPolicy([0, 1], jitter=0))
+    Order.objects.create(number="A-1")
+    attempt()
+    assert "get_outcome() raised TypeError: it returned" in only().reason
+    attempt()
+
+    assert (only().state, only().error_class, len(receiver.requests)) == ("failed", "handler", 1)
+
+
+def test_a_handler_that_would_end_the_process_is_an_error_of_the_hook(declare, receiver):
+    class Leaves(ModelDispatch):
+        def handle_response(self, delivery, response):
+            raise SystemExit(1)
+
+    declare(Order, base=Leaves)
+    Order.objects.create(number="A-1")
+    attempt()
+
+    assert (only().state, only().error_class) == ("pending", "handler")
+    assert "sys.exit()" in only().reason
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_commit_hook_that_fails_undoes_nothing(declare, receiver, caplog):
+    class Hooked(ModelDispatch):
+        def handle_response(self, delivery, response):
+            Tag.objects.create(name="once")
+            transaction.on_commit(lambda: 1 / 0)
+
+    declare(Order, base=Hooked)
+    Order.objects.create(number="A-1")
+    attempt()
+    attempt()
+
+    assert (only().state, Tag.objects.count(), Attempt.objects.count()) == ("delivered", 1, 1)
+    assert "A commit hook of the site failed" in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_handler_may_delete_its_delivery(declare, receiver):
+    class Cleans(ModelDispatch):
+        def handle_response(self, delivery, response):
+            delivery.delete()
+
+    declare(Order, base=Cleans)
+    Order.objects.create(number="A-1")
+    attempt()
+    attempt()
+
+    assert not Delivery.objects.exists()
+    assert len(receiver.requests) == 1
+
+
 def test_where_the_answer_is_needed_whole_a_cut_one_is_failed(declare, receiver, settings):
     settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": receiver.url, "MAX_RESPONSE_BYTES": 10}}
     handled = declare(Order, base=WritesBack, name="shop.Handled")
@@ -280,12 +360,13 @@ class Counts(ModelDispatch):
     """Counts its failures in tags."""
 
     def handle_failure(self, delivery, attempt):
-        Tag.objects.create(name=f"{delivery.event} {attempt.status_code}")
+        seen = (str(delivery.state), delivery.last_status, delivery.attempts, bool(delivery.reason))
+        Tag.objects.create(name=f"{seen} {attempt.status_code}")
         if delivery.payload["status"] == "raise":
             raise RuntimeError("in the hook")
 
 
-def test_handle_failure_is_called_once_when_it_is_final(declare, receiver):
+def test_handle_failure_is_called_once_when_it_is_final(declare, receiver, caplog):
     declare(Order, base=Counts, retry=RetryPolicy([0, 1], jitter=0))
     Order.objects.create(number="A-1")
     receiver.script = answer(500)
@@ -293,8 +374,9 @@ def test_handle_failure_is_called_once_when_it_is_final(declare, receiver):
     assert not Tag.objects.exists()
     attempt()
 
-    assert Tag.objects.get().name == "created 500"
-    assert only().state == "failed"
+    assert Tag.objects.get().name == "('failed', 500, 2, True) 500"
+    assert (only().state, only().attempts) == ("failed", 2)
+    assert "is failed for good. It answered 500" in caplog.text
 
 
 def test_a_failing_handle_failure_changes_nothing(declare, receiver):

@@ -1,6 +1,7 @@
 """Which deliveries a change makes, what they carry, and what happens when they can't be built."""
 
 import re
+from contextlib import nullcontext
 from decimal import Decimal
 
 import pytest
@@ -376,6 +377,97 @@ def test_an_error_leaves_the_save_and_a_failed_delivery(
     assert Order.objects.count() == Tag.objects.count() == 1
     assert (last().state, last().error_class) == (State.FAILED, "build")
     assert re.match(sentence, last().reason), last().reason
+
+
+class Odd(ModelDispatch):
+    """Answers what the order's data say."""
+
+    answers: dict = {}
+
+    def get_event(self, order, change):
+        return self.answers.get("event", change.event)
+
+    def get_endpoint(self, order, change):
+        return self.answers.get("endpoint", "crm")
+
+    def get_method(self, order, change):
+        return self.answers.get("method", "POST")
+
+    def get_path(self, order, change):
+        return self.answers.get("path", "")
+
+    def get_path_values(self, order, change):
+        return self.answers.get("values", {})
+
+    def get_headers(self, order, change):
+        return self.answers.get("headers", {})
+
+    def get_payload(self, order, change):
+        if "error" in self.answers:
+            raise self.answers["error"]
+        return {}
+
+    def encode(self, payload):
+        return self.answers.get("encode", (b"{}", "application/json"))
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ({"event": "x" * 500}, "get_event() gave"),
+        ({"event": "a\0"}, "get_event() gave"),
+        ({"endpoint": [None]}, "get_endpoint() named None"),
+        ({"endpoint": "a" * 300}, "get_endpoint() gave"),
+        ({"method": "X" * 500}, "get_method() gave"),
+        ({"method": None}, "get_method() returned None"),
+        ({"path": None}, "get_path() returned None"),
+        ({"values": None}, "get_path_values() returned None"),
+        ({"headers": None}, "get_headers() returned None"),
+        ({"headers": {"X": "a\nb"}}, "The header 'X' can't be sent"),
+        ({"headers": {"X": "\u017dofie"}}, "The header 'X' can't be sent"),
+        ({"headers": {"X": "\ud800"}}, "The header 'X' can't be sent"),
+        ({"headers": {"X Y": "1"}}, "The header 'X Y' can't be sent"),
+        ({"encode": ("text", "text/plain")}, "encode() returned str"),
+        ({"error": ValueError("\ud800")}, "get_payload() raised ValueError"),
+        ({"error": ValueError("a\0b")}, "get_payload() raised ValueError"),
+    ],
+)
+def test_odd_answers_of_hooks_are_failed_and_never_break_the_save(
+    declare, as_in_production, answers, words
+):
+    declare(Order, base=Odd, answers=answers)
+    Order.objects.create(number="A-1")
+
+    assert Order.objects.count() == 1
+    assert (last().state, last().error_class) == ("failed", "build")
+    assert words in last().reason
+
+
+@pytest.mark.parametrize("in_atomic", [False, True])
+def test_hooks_that_write_in_blocks_of_their_own_and_fail_leave_the_save(
+    declare, as_in_production, in_atomic
+):
+    class Writing(ModelDispatch):
+        def get_payload(self, order, change):
+            Tag.objects.bulk_create([Tag(name="undone")])
+            order.tags.set([])
+            raise ValueError("after the write")
+
+    declare(Order, base=Writing)
+    with transaction.atomic() if in_atomic else nullcontext():
+        Order.objects.create(number="A-1")
+
+    assert Order.objects.count() == 1
+    assert not Tag.objects.exists()
+    assert last().state == "failed"
+
+
+def test_a_faulty_entry_of_the_settings_breaks_no_save(declare, as_in_production, settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": "nowhere"}}
+    declare(Order)
+    Order.objects.create(number="A-1")
+
+    assert (last().state, last().held_by) == ("pending", "")
 
 
 def test_in_tests_an_error_is_raised(declare):

@@ -6,9 +6,9 @@ from django.db.migrations.state import ProjectState
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
-from signal_dispatch import Event, ModelDispatch, enqueue, suppressed
+from signal_dispatch import Event, ModelDispatch, RetryPolicy, enqueue, suppressed
 from signal_dispatch.models import Delivery
-from tests.shop.models import Customer, Order, OrderProxy, Seat
+from tests.shop.models import Customer, Order, OrderProxy, PriorityOrder, Seat
 
 pytestmark = pytest.mark.django_db
 
@@ -46,6 +46,34 @@ def test_should_send_is_asked(declare, orders):
 
     assert enqueue(Order.objects.all()) == 4
     assert enqueue(orders[1]) == 0
+
+
+def test_hooks_may_ask_what_changed(declare, orders):
+    class Asking(ModelDispatch):
+        def should_send(self, order, change):
+            return not change.changed("status")
+
+    declare(Order, base=Asking, track=["status"])
+
+    assert enqueue(Order.objects.all()) == 5
+    assert enqueue(orders[0]) == 1
+
+
+def test_the_policys_first_delay_holds_in_bulk(declare, orders):
+    declare(Order, retry=RetryPolicy([100, 1], jitter=0))
+    enqueue(Order.objects.all())
+
+    waits = [(d.available_at - d.created_at).total_seconds() for d in Delivery.objects.all()]
+    assert min(waits) > 95
+
+
+def test_a_child_is_told_as_its_parent_and_as_itself(declare):
+    declare(Order, track=["status"])
+    declare(PriorityOrder, name="shop.C", fields=["level"], track=["level"])
+    with suppressed():
+        child = PriorityOrder.objects.create(number="C-1")
+
+    assert enqueue(child) == 2
 
 
 def test_a_lane_that_is_busy_makes_the_new_ones_wait(declare, orders):
@@ -127,6 +155,13 @@ def test_bad_calls_are_told_what_is_wrong(declare, arguments, words):
     declare(Order)
     with pytest.raises(ValueError, match=words):
         enqueue(*arguments())
+
+
+@pytest.mark.parametrize("given", [[], Order, None, "A-1"])
+def test_what_is_no_object_is_told_so(declare, given):
+    declare(Order)
+    with pytest.raises(TypeError, match="takes an object or a queryset"):
+        enqueue(given)
 
 
 @pytest.mark.django_db(databases=["default", "other"])

@@ -135,6 +135,8 @@ def test_lanes_that_wait_behind_nothing_are_found():
     waiting("busy")
     delivery(lane="")
 
-    assert lanes.idle_lanes("default", 10) == ["lost"]
+    assert lanes.idle_lanes(Delivery.objects.all(), 10) == ["lost"]
     waiting("also")
-    assert len(lanes.idle_lanes("default", 1)) == 1
+    foreign = Delivery.objects.filter(environment="production")
+    assert lanes.idle_lanes(foreign, 10) == []
+    assert len(lanes.idle_lanes(Delivery.objects.all(), 1)) == 1

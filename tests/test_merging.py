@@ -173,6 +173,36 @@ def test_a_change_that_would_be_ignored_does_not_withdraw_what_was_asked_for(dec
     assert told() == [("created", "draft"), ("updated", "draft")]
 
 
+def test_an_early_change_that_was_not_sent_still_counts(declare):
+    class Approved(ModelDispatch):
+        def should_send(self, order, change):
+            return order.notes == "approved"
+
+    declare(Order, base=Approved, when_changed=["status"])
+    order = Order.objects.create(number="A-1")
+    with transaction.atomic():
+        save(order, "paid")
+        order.notes = "approved"
+        order.save()
+
+    assert told() == [("updated", "paid")]
+
+
+def test_what_a_savepoint_took_back_does_not_make_an_ignored_change_count(declare):
+    declare(Order, when_changed=["status"])
+    order = Order.objects.create(number="A-1")
+    with transaction.atomic():
+        Order.objects.create(number="A-2")
+        sid = transaction.savepoint()
+        save(order, "gone")
+        transaction.savepoint_rollback(sid)
+        order.status = "draft"
+        order.notes = "ignored"
+        order.save()
+
+    assert told() == [("created", "draft"), ("created", "draft")]
+
+
 def test_old_values_are_those_before_the_transaction(declare):
     seen = []
 

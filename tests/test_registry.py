@@ -95,3 +95,11 @@ def test_the_decorator_registers_and_returns_the_class():
         assert [type(d) for d in registry.of_table(Order)] == [Decorated]
     finally:
         registry.remove(Decorated)
+
+
+def test_register_without_parentheses_is_refused():
+    with pytest.raises(InvalidDispatch, match=r"write @register\(Order\)"):
+
+        @register
+        class Told(ModelDispatch):
+            endpoint = "crm"

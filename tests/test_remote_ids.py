@@ -170,6 +170,29 @@ def test_each_retry_is_the_same_call(declare, contacts):
     assert calls(contacts)[1:] == [("PATCH", "/contacts/c%2F7")] * 2
 
 
+def test_where_no_call_can_be_made_of_it_the_delivery_is_failed(declare, contacts):
+    declare(Order, **CONTACTS | {"method": {"updated": "PATCH"}}, on=["updated"])
+    order = Order.objects.create(number="A-1")
+    order.save()
+    attempt()
+
+    made = Delivery.objects.get()
+    assert (made.state, made.error_class) == ("failed", "build")
+    assert "no entry for the event 'created'" in made.reason
+
+
+def test_an_id_that_would_leave_the_path_is_failed(declare, contacts):
+    declare(Order, **CONTACTS)
+    order = Order.objects.create(number="A-1")
+    contacts.script = lambda request: (201, {}, b'{"id": ".."}')
+    attempt()
+    order.save()
+    attempt()
+
+    assert Delivery.objects.latest("id").state == "failed"
+    assert len(contacts.requests) == 1
+
+
 def test_braces_in_a_value_are_not_taken_for_the_id(declare, contacts):
     paths = {"created": "c", "updated": "c/{number}/{remote_id}", "deleted": "c/{remote_id}"}
     declare(Order, **CONTACTS | {"path": paths})

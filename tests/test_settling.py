@@ -169,7 +169,7 @@ def test_work_and_mark_are_one_transaction_the_mark_last():
         settling.settle_with(settlement, "default", lambda: Order.objects.create(number="A-1"))
 
     written = [sql.split(maxsplit=3) for sql in statements(queries, "INSERT", "UPDATE")]
-    assert [words[0] for words in written] == ["INSERT", "INSERT", "UPDATE"]
+    assert [words[0] for words in written] == ["INSERT", "UPDATE", "INSERT"]
     assert Order.objects.exists()
     assert Delivery.objects.get().state == "delivered"
 

@@ -62,7 +62,8 @@ class Backends:
 
     def alias_for(self, endpoint: str) -> str:
         """Return which backend an endpoint's settings name; the default for unknown ones."""
-        return endpoints[endpoint].backend if endpoint in endpoints else DEFAULT
+        found = endpoints.find(endpoint)
+        return found.backend if found else DEFAULT
 
     def for_endpoint(self, endpoint: str, using: str = "default") -> BaseBackend:
         """Return the backend that a new delivery goes to, in a test perhaps another one."""
@@ -75,7 +76,7 @@ class Backends:
 
     def start(self) -> None:
         """Start the backends that the endpoints name: this process serves requests."""
-        for alias in {endpoints[endpoint].backend for endpoint in endpoints}:
+        for alias in {self.alias_for(endpoint) for endpoint in endpoints}:
             self[alias].start()
 
     def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:

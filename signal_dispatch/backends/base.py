@@ -32,8 +32,9 @@ class BaseBackend:
 
     def scope(self) -> Scope:
         """Return which deliveries are this backend's to send."""
-        mine = (a for a in endpoints if endpoints[a].backend == self.alias)
-        return Scope(settings.environment, frozenset(mine), frozenset(registry.names()))
+        sound = (endpoint for alias in endpoints if (endpoint := endpoints.find(alias)))
+        mine = frozenset(e.alias for e in sound if e.backend == self.alias)
+        return Scope(settings.environment, mine, frozenset(registry.names()))
 
     def remember(self, recorded: Recorded) -> None:
         """Note a new row before its transaction commits, should the hint get lost."""

@@ -52,7 +52,8 @@ class ConsoleBackend(BaseBackend):
 
 def describe(delivery: Delivery) -> str:
     """Return the call as text: the request line, the stored headers, the payload."""
-    host = endpoints[delivery.endpoint].host if delivery.endpoint in endpoints else "?"
+    endpoint = endpoints.find(delivery.endpoint)
+    host = endpoint.host if endpoint else "?"
     lines = [f"{delivery.method} {delivery.path or '/'}  ({delivery.endpoint} at {host})"]
     lines += [f"{name}: {value}" for name, value in delivery.headers.items()]
     lines.append(f"Idempotency-Key: {delivery.uid}")

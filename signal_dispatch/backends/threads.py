@@ -6,14 +6,14 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from django.core import checks
 from django.core.checks import CheckMessage
 
-from signal_dispatch import claims
+from signal_dispatch import claims, conf
 from signal_dispatch.backends.base import BaseBackend
 from signal_dispatch.conf import settings
 from signal_dispatch.outbox import Lease
@@ -21,6 +21,15 @@ from signal_dispatch.queueing import Recorded
 from signal_dispatch.worker import Worker
 
 logger = logging.getLogger("signal_dispatch")
+
+_OPTIONS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "max_senders": conf.count,
+    "queue_size": conf.count,
+    "queue_bytes": conf.count,
+    "idle_seconds": conf.seconds,
+    "drain_seconds": conf.seconds,
+    "sweep_seconds": conf.seconds,
+}
 
 
 class ThreadsBackend(BaseBackend):
@@ -30,18 +39,21 @@ class ThreadsBackend(BaseBackend):
     memory at most; beyond it rows stay in the table. ``idle_seconds``: after which a sender ends.
     ``drain_seconds``: how long the process sends on when it ends. ``sweep_seconds``: the longest
     sleep while anything is scheduled.
+
+    Raises ``TypeError`` for any other option, and ``ValueError`` for what can't be its value.
     """
 
     sends_here: ClassVar[bool] = True
 
-    def __init__(self, alias: str, *, drain_seconds: float = 5.0, **options: Any) -> None:
+    def __init__(self, alias: str, /, *, drain_seconds: float = 5.0, **options: Any) -> None:
         super().__init__(alias)
+        # Now, not at the first save.
+        _refuse_faulty(type(self).__name__, {"drain_seconds": drain_seconds, **options})
         self._drain_seconds = drain_seconds
         self._options = options
         self._made_by = os.getpid()
         self._lock = threading.Lock()
         self._worker: Worker | None = None
-        Worker(self.scope, **options)  # an unknown option is refused now, not at the first save
         hook = weakref.WeakMethod(self._after_fork)
         os.register_at_fork(after_in_child=lambda: _call(hook))
 
@@ -145,6 +157,17 @@ def _warn_once(pid: int) -> None:
         pid,
         extra={"action": "no_threads"},
     )
+
+
+def _refuse_faulty(backend: str, options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if name not in _OPTIONS:
+            known = ", ".join(_OPTIONS)
+            raise TypeError(f"{backend} takes no option {name!r}. It takes {known}.")
+        try:
+            _OPTIONS[name](value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} {error}") from error
 
 
 _THREAD_OPTIONS = ("enable-threads", "threads")

@@ -9,7 +9,7 @@ from typing import Any
 from django.core import checks
 from django.core.checks import CheckMessage
 
-from signal_dispatch.checks import attributes, names, site, tables
+from signal_dispatch.checks import attributes, names, site, slips, tables
 from signal_dispatch.checks.problems import guarded, where
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.registry import registry
@@ -35,6 +35,10 @@ _OF_A_DISPATCH = (
     names.check_fields,
     names.check_tracked,
     names.check_path,
+    slips.check_spelling,
+    slips.check_event_names,
+    slips.check_hooks,
+    tables.check_key,
     tables.check_outbox,
 )
 
@@ -79,4 +83,5 @@ def _messages_of(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
 
 
 def _own_messages(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
-    yield from dispatch.check()
+    if not slips.is_async(dispatch.check):  # that is told, once
+        yield from dispatch.check()

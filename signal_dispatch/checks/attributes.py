@@ -26,10 +26,11 @@ _CHOICES = {
     "envelope": ("plain", "standard"),
     "snapshot": ("save", "send"),
 }
-# What comes later: attributes that ask for it by any value, or by one; and hooks.
+# What comes later: attributes that ask for it by any value, or by one.
 _NOT_YET = ("m2m_fields", "latest_wins", "delay")
 _VALUES_NOT_YET = {"snapshot": "send", "envelope": "standard"}
-_HOOKS_NOT_YET = ("get_files", "send")
+#: Hooks that come later.
+HOOKS_NOT_YET = ("get_files", "send")
 
 
 def check_endpoint(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
@@ -112,8 +113,16 @@ def check_values(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
     if not isinstance(dispatch.remote_id, str):
         hint = 'Write the dotted path into the response, such as "data.id".'
         yield _invalid(dispatch, "remote_id", "must be a string.", hint)
+    yield from _check_name(dispatch)
+
+
+def _check_name(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
+    name: Any = dispatch.name
     most = longest("dispatch")
-    if len(dispatch.name) > most:
+    if not isinstance(name, str):
+        hint = 'Write a stable name such as "shop.OrderToCRM", or leave it out.'
+        yield _invalid(dispatch, "name", "must be a string.", hint)
+    elif len(name) > most:
         hint = "Set a shorter name."
         yield _invalid(dispatch, "name", f"is longer than {most} characters.", hint)
 
@@ -151,7 +160,7 @@ def check_not_yet(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
     """Refuse what a later version brings, so that nothing is ignored in silence."""
     asked = [n for n in _NOT_YET if getattr(dispatch, n)]
     asked += [n for n, later in _VALUES_NOT_YET.items() if getattr(dispatch, n) == later]
-    asked += [n for n in _HOOKS_NOT_YET if hasattr(dispatch, n)]
+    asked += [n for n in HOOKS_NOT_YET if hasattr(dispatch, n)]
     for name in asked:
         yield Problem.ATTRIBUTE_NOT_YET.message(
             f"{where(dispatch, name)} asks for something that is not yet built.",
@@ -163,10 +172,13 @@ def check_names_taken() -> Iterator[CheckMessage]:
     """See that a name stands for one class: rows know their dispatch by nothing else."""
     owners: dict[str, ModelDispatch[Any]] = {}
     for dispatch in registry:
-        owner = owners.setdefault(dispatch.name, dispatch)
+        name: Any = dispatch.name
+        if not isinstance(name, str):
+            continue  # Told by check_values; it may not even have a hash.
+        owner = owners.setdefault(name, dispatch)
         if type(owner) is not type(dispatch):
             yield Problem.NAME_TAKEN.message(
-                f"{where(dispatch)} has the name {dispatch.name!r}, as has {where(owner)}.",
+                f"{where(dispatch)} has the name {name!r}, as has {where(owner)}.",
                 hint="Set name on one of them; on the newer one, if deliveries are stored already.",
             )
 

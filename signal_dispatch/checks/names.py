@@ -48,8 +48,9 @@ def check_path(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
     for template in path.values() if isinstance(path, Mapping) else [path]:
         yield from _check_template(dispatch, template, place)
     first = path.get(Event.CREATED, "") if isinstance(path, Mapping) else path
-    too_early = uses_remote_id(dispatch) and REMOTE_ID in paths.variables(first)
-    if too_early and Event.CREATED in dispatch.on:
+    needed = isinstance(first, str) and REMOTE_ID in paths.variables(first)
+    creates = is_list_of_names(dispatch.on) and Event.CREATED in dispatch.on
+    if needed and creates and uses_remote_id(dispatch):
         yield Problem.REMOTE_ID_TOO_EARLY.message(
             f"{place} needs {{remote_id}} on 'created', when the remote has given out none.",
             hint="Give path a dict by event, whose entry for Event.CREATED does without it.",

@@ -30,6 +30,7 @@ class Problem(StrEnum):
     # The model of a dispatch and its database.
     MODEL_REFUSED = "E010"
     OUTBOX_MISSING = "E011"
+    KEY_TOO_LONG = "E012"
     SQLITE_NOT_IMMEDIATE = "W001"
 
     # What a dispatch declares.
@@ -50,6 +51,9 @@ class Problem(StrEnum):
     HEADER_CONFIDENTIAL = "E034"
     NAME_TAKEN = "E035"
     ATTRIBUTE_NOT_YET = "E036"
+    HOOK_ASYNC = "E037"
+    ATTRIBUTE_MISSPELT = "W005"
+    EVENT_MISSPELT = "W006"
 
     # A check, or something of the site's that it asked, raised.
     CHECK_BROKEN = "E040"

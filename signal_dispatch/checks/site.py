@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
 from inspect import isclass
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -25,6 +26,8 @@ _BACKENDS = PREFIX + "BACKENDS"
 def check_settings() -> Iterator[CheckMessage]:
     """Read each setting, and look for names that are none."""
     for name in _NAMES:
+        if name == "environment":
+            continue  # check_environment does.
         try:
             getattr(settings, name)
         except InvalidSettings as error:
@@ -50,8 +53,14 @@ def _check_not_yet(name: str) -> Iterator[CheckMessage]:
 
 def check_environment() -> Iterator[CheckMessage]:
     """See that the environment fits its column: where it does not, every save would fail."""
+    value = getattr(django_settings, f"{PREFIX}ENVIRONMENT", "")
     most = longest("environment")
-    if len(settings.environment) > most:
+    if not isinstance(value, str):
+        yield Problem.SETTING_INVALID.message(
+            f"{PREFIX}ENVIRONMENT must be a string.",
+            hint='Name the installation, such as "staging"; without a name it is "".',
+        )
+    elif len(value) > most:
         yield Problem.SETTING_INVALID.message(
             f"{PREFIX}ENVIRONMENT must not be longer than {most} characters.",
             hint='Give the installation a short name, such as "staging".',
@@ -66,6 +75,7 @@ def check_endpoints() -> Iterator[CheckMessage]:
         path = f'{SETTING}["{alias}"]'
         endpoint = _readable(alias)
         yield from guarded(path, _check_endpoint(endpoint, path))
+        yield from guarded(path, _check_files(endpoint, path))
         yield from guarded(path, _check_lease(endpoint, path))
 
 
@@ -107,6 +117,30 @@ def _check_endpoint(endpoint: Endpoint, path: str) -> Iterator[CheckMessage]:
 def _check_callable(endpoint: Endpoint, key: str, path: str) -> Iterator[CheckMessage]:
     if not callable(endpoint.load(key)):
         yield of_settings(InvalidEndpoint(f'{path}["{key}"] names something that is not callable.'))
+
+
+def _check_files(endpoint: Endpoint, path: str) -> Iterator[CheckMessage]:
+    """See that certificates are there: without them no call is ever made."""
+    named: dict[str, Any] = {'["VERIFY"]': endpoint.verify, '["CERT"]': endpoint.cert}
+    if isinstance(endpoint.cert, tuple):
+        del named['["CERT"]']
+        named |= {f'["CERT"][{place}]': file for place, file in enumerate(endpoint.cert)}
+    for key, file in named.items():
+        if isinstance(file, str) and not _exists(file):
+            # Not repeated: by mistake it may be the key itself.
+            yield of_settings(
+                InvalidEndpoint(
+                    f"{path}{key} is the path of a file that does not exist. "
+                    "A relative path begins where the process was started."
+                )
+            )
+
+
+def _exists(path: str) -> bool:
+    try:
+        return path != "" and Path(path).exists()
+    except (OSError, ValueError):  # longer than a path can be, or holding NUL
+        return False
 
 
 def _check_lease(endpoint: Endpoint, path: str) -> Iterator[CheckMessage]:

@@ -1,12 +1,14 @@
 """Check that a model has a table to watch, and its database a place for the deliveries."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 from django.core.checks import CheckMessage
 from django.db import connections, router
+from django.db.models import CharField, Field, IntegerField, TextField
 
-from signal_dispatch.checks.problems import Problem, where
+from signal_dispatch.checks.problems import Problem, longest, where
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.models import Attempt, Delivery, RemoteObject
 from signal_dispatch.registry import registry
@@ -21,6 +23,23 @@ def check_model(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
         yield Problem.MODEL_REFUSED.message(
             f"{where(dispatch)} is registered for {dispatch.model._meta.label}, which {reason}.",
             hint="Register it for a model with a table that Django manages.",
+        )
+
+
+def check_key(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
+    """See that each key fits the outbox: where it does not, the object could not be saved."""
+    most = longest("object_pk")
+    columns = [_with_the_value(field) for field in dispatch.model._meta.pk_fields]
+    # Beside the parts a composite key has brackets, and commas between the parts.
+    width = sum(_width(column) for column in columns) + (len(columns) > 1) * (len(columns) + 1)
+    if width > most:
+        names = ", ".join(map(str, columns))
+        yield Problem.KEY_TOO_LONG.message(
+            f"{where(dispatch)}: a primary key of {dispatch.model._meta.label} ({names}) can be "
+            f"longer than the {most} characters that the outbox has for it.",
+            hint=f"Lower the max_length of {names}: {most - 2} fit, as the quotes of a text count."
+            if len(columns) == 1
+            else f"Lower the max_length of its parts: with quotes and commas all of {most} fit.",
         )
 
 
@@ -50,6 +69,21 @@ def check_sqlite() -> Iterator[CheckMessage]:
                 "a sender wrote in between.",
                 hint=f'Set {path}["OPTIONS"]["transaction_mode"] = "IMMEDIATE".',
             )
+
+
+def _with_the_value(field: Any) -> Any:
+    """Return the column whose values a key holds: a relation's are those of its far end."""
+    return _with_the_value(field.target_field) if field.remote_field else field
+
+
+def _width(column: "Field[Any, Any]") -> float:
+    """Return how long a value can get as JSON text, which is how the outbox keeps keys."""
+    if isinstance(column, CharField):
+        return (column.max_length or math.inf) + 2
+    if isinstance(column, TextField):
+        return math.inf  # Its max_length is for forms only.
+    # An integer of 64 bits; else a moment, or a UUID.
+    return 20 if isinstance(column, IntegerField) else 40
 
 
 def _reason_against(dispatch: ModelDispatch[Any]) -> str:

@@ -68,6 +68,17 @@ def test_a_view_that_ends_well_makes_its_call(receiver, declare):
     assert [r.json["number"] for r in receiver.requests] == ["A-1"]
 
 
+@pytest.fixture
+def immediate(monkeypatch):
+    """Begin transactions as a site on SQLite should: update_or_create() reads, then writes."""
+    if connection.vendor == "sqlite":
+        monkeypatch.setitem(connection.settings_dict["OPTIONS"], "transaction_mode", "IMMEDIATE")
+        connection.close()
+    yield
+    connection.close()
+
+
+@pytest.mark.usefixtures("immediate")
 def test_an_async_view_makes_the_same_calls(receiver, declare):
     declare(Order)
 
