@@ -71,7 +71,9 @@ class ModelDispatch(Generic[ModelT]):
     snapshot: str = "save"
 
     #: ``when_changed`` and ``track`` together. Set by the class itself.
-    tracked: ClassVar[tuple[str, ...]]
+    tracked: ClassVar[tuple[str, ...]] = ()
+    #: ``on`` as a tuple. Set by the class itself.
+    events: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: type[ModelT]) -> None:
         self.model = model
@@ -79,9 +81,9 @@ class ModelDispatch(Generic[ModelT]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # What is no list of names is told by a system check.
-        named = [n for names in (cls.when_changed, cls.track) if names for n in names]
-        cls.tracked = tuple(dict.fromkeys(named))
+        # What is no list of names counts as none here; a system check tells of it.
+        cls.events = _names(cls.on)
+        cls.tracked = tuple(dict.fromkeys([*_names(cls.when_changed), *_names(cls.track)]))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} for {self.model._meta.label}>"
@@ -181,3 +183,7 @@ class ModelDispatch(Generic[ModelT]):
                 f"it has {', '.join(map(str, value))}."
             )
         return str(value[event])
+
+
+def _names(given: Any) -> tuple[str, ...]:
+    return tuple(given) if isinstance(given, list | tuple | set | frozenset) else ()

@@ -64,13 +64,15 @@ def _chosen(
         registered = [d for d in registered if d.name == name]
         if not registered:
             raise ValueError(f"No dispatch {name!r} is registered for {model._meta.label}.")
-    known = {str(e) for d in registered for e in d.on} | (set(Event.values) if dispatch else set())
+    known = {str(e) for d in registered for e in d.events} | (
+        set(Event.values) if dispatch else set()
+    )
     if event not in known:
         raise ValueError(
             f"{model._meta.label} has no event {event!r}. "
             f"Known from 'on' of its dispatches: {', '.join(sorted(known))}."
         )
-    named = registered if dispatch is not None else [d for d in registered if event in d.on]
+    named = registered if dispatch is not None else [d for d in registered if event in d.events]
     return [d for d in named if not suppression.is_suppressed(d.name)]
 
 

@@ -31,7 +31,7 @@ class ObjectKeyField(models.CharField):  # type: ignore[type-arg]
 
 def key_as_text(pk: Any) -> str:
     """Write a primary key as JSON text: the same key always gives the same text."""
-    return json.dumps(pk, cls=DjangoJSONEncoder, separators=(",", ":"))
+    return json.dumps(pk, cls=DjangoJSONEncoder, ensure_ascii=False, separators=(",", ":"))
 
 
 def key_from_text(text: str) -> Any:

@@ -42,7 +42,7 @@ def plan_of(
     dispatch: ModelDispatch[Any], change: Change[Any], *, judge: bool = True, listed: bool = True
 ) -> Plan | None:
     """Ask the dispatch in the order of the contract; None where there is nothing to send."""
-    if (listed and change.event not in dispatch.on) or (judge and is_ignored(dispatch, change)):
+    if (listed and change.event not in dispatch.events) or (judge and is_ignored(dispatch, change)):
         return None
     event = change.event
     aliases: tuple[str, ...] = (dispatch.endpoint,)

@@ -80,7 +80,7 @@ def _listened(*events: str) -> set[type[Model]]:
     return {
         dispatch.model._meta.concrete_model or dispatch.model
         for dispatch in registry
-        if dispatch.connectable and any(event in dispatch.on for event in events)
+        if dispatch.connectable and any(event in dispatch.events for event in events)
     }
 
 
@@ -174,7 +174,7 @@ def _applicable(instance: Model, model: type[Any], *events: str) -> list[ModelDi
         dispatch
         for dispatch in registry.of_table(model)
         if isinstance(instance, dispatch.model)
-        and any(event in dispatch.on for event in events)
+        and any(event in dispatch.events for event in events)
         and not suppression.is_suppressed(dispatch.name)
     ]
 
