@@ -10,11 +10,9 @@ from django.db import Error, connections
 from signal_dispatch import claims, lanes
 from signal_dispatch.batches import settle_all
 from signal_dispatch.claims import Scope
-from signal_dispatch.conf import settings
 from signal_dispatch.delivering import tell
 from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
 from signal_dispatch.models import Delivery
-from signal_dispatch.outbox import Lease
 from signal_dispatch.queueing import Job
 from signal_dispatch.sweeping import Sweeper, pause_after
 
@@ -179,11 +177,11 @@ class Bookkeeper:
     def _release(self, using: str, freed: set[str]) -> None:
         if freed:
             began = monotonic()
-            for delivery in lanes.release(using, freed, self._lease()):
+            for delivery in lanes.release(using, freed, claims.own_lease()):
                 self._take(delivery, using, began)
 
     def _renew(self) -> None:
-        hand, lease = self._hand, self._lease()
+        hand, lease = self._hand, claims.own_lease()
         with hand.lock:
             stale = list(hand.stale)
             jobs = [j for j in hand.held() if j in stale or j.age > lease.seconds / 3]
@@ -207,7 +205,7 @@ class Bookkeeper:
 
     def _check_watched(self) -> None:
         """Read back what was leased and never heard of: its hint may be lost."""
-        hand, now, lease = self._hand, monotonic(), self._lease()
+        hand, now, lease = self._hand, monotonic(), claims.own_lease()
         with hand.lock:
             overdue = {k: t for k, t in hand.watched.items() if now - t > HINT_SECONDS}
         for using in {using for using, _pk in overdue}:
@@ -269,9 +267,6 @@ class Bookkeeper:
         self.sweeper.expect(pause)  # what was asked for may not have been looked at
         with self._hand.lock:
             self._hand.work.wait_for(lambda: self._hand.closing, pause)
-
-    def _lease(self) -> Lease:
-        return Lease(claims.holder(), settings.lease_seconds)
 
 
 def _is_connected() -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from django.db import connections
 from django.db.models import F
 
+from signal_dispatch.conf import settings
 from signal_dispatch.databases import DatabaseNow, SecondsFromNow, own_transaction
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
 from signal_dispatch.outbox import FIRST_EPOCH, Lease
@@ -107,6 +108,11 @@ def read_back(using: str, holder: str, ids: Iterable[int]) -> list[Delivery]:
     """
     rows = Delivery.objects.using(using).held(holder, ids)
     return list(rows.filter(epoch=FIRST_EPOCH).order_by("id"))
+
+
+def own_lease() -> Lease:
+    """Return a lease of this process, as long as the settings say."""
+    return Lease(holder(), settings.lease_seconds)
 
 
 def holder() -> str:

@@ -14,7 +14,6 @@ from signal_dispatch.databases import DatabaseNow, outbox_aliases
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.inline import send_inline
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
-from signal_dispatch.outbox import Lease
 from signal_dispatch.registry import registry
 
 #: How many forgotten lanes are released at once.
@@ -72,7 +71,7 @@ class Deliveries(Sequence[Delivery]):
         rows = self._limited(scope.rows(using)).filter(state=State.PENDING)
         if skip is not None:
             rows = rows.filter(available_at__lte=DatabaseNow()).exclude(uid__in=list(skip))
-        lease = Lease(claims.holder(), settings.lease_seconds)
+        lease = claims.own_lease()
         taken = claims.claim_ids(using, lease, rows.values_list("pk", flat=True))
         return [s.delivery for s in send_inline(taken, using, lease, raising=True)]
 

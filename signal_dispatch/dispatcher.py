@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from time import monotonic
 from typing import Any
 
 from django.db import connections, transaction
@@ -87,7 +88,7 @@ def record_many(
             memory.entries[key] = Entry(deliveries={d.endpoint: d for d in made})
     for (_endpoint, delay), deliveries in new.items():
         outbox.record_many(deliveries, using, delay=delay)
-        recorded += [Recorded(d, using, leased=False) for d in deliveries]
+        recorded += [Recorded(d, using) for d in deliveries]
     for item in recorded:
         _tell(item)
     return recorded
@@ -153,7 +154,7 @@ def _merge(
 
 
 def _rewritten(delivery: Delivery, using: str) -> Recorded:
-    return Recorded(delivery, using, leased=False, rewritten=True)
+    return Recorded(delivery, using, rewritten=True)
 
 
 def _rewrite(delivery: Delivery, plan: Plan, using: str) -> bool:
@@ -179,8 +180,10 @@ def _insert_all(
         delay = _wait(dispatch, alias)
         lendable = delivery.state == State.PENDING and delay <= 0 and _is_served(alias)
         lease = backend.lease(change.using) if lendable else None
-        item = Recorded(delivery, change.using, leased=lease is not None)
+        began = monotonic()  # the lease can't have begun earlier
         outbox.record(delivery, change.using, lease=lease, delay=delay, look=look)
+        leased = lease is not None and delivery.state == State.PENDING
+        item = Recorded(delivery, change.using, leased=leased, since=began)
         backend.remember(item)
         recorded.append(item)
         _tell(item)

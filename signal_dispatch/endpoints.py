@@ -143,10 +143,6 @@ class Endpoints:
     def __len__(self) -> int:
         return len(settings.endpoints)
 
-    def known(self, alias: str) -> bool:
-        """Say whether settings know the alias, be its entry sound or not."""
-        return alias in self
-
     def find(self, alias: str) -> Endpoint | None:
         """Return an endpoint; None for one that settings do not know, or whose entry is faulty.
 

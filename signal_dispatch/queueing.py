@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic
 
 from signal_dispatch.models import Delivery
@@ -15,13 +15,13 @@ _OVERHEAD_BYTES = 2_000
 class Recorded:
     """A delivery that was just written, perhaps leased, in a transaction that may still be open.
 
-    ``since`` is a ``monotonic()`` stamp from before the INSERT: the lease can't have begun earlier.
+    ``since`` is a ``monotonic()`` stamp from before the INSERT, where ``leased``.
     """
 
     delivery: Delivery
     using: str
-    leased: bool
-    since: float = field(default_factory=monotonic)
+    leased: bool = False
+    since: float = 0.0
     #: Only rewritten in its own transaction: its hint is registered already.
     rewritten: bool = False
 

@@ -59,10 +59,6 @@ class Registry:
                 return dispatch
         return None
 
-    def for_label(self, label: str) -> list[ModelDispatch[Any]]:
-        """Return the dispatches of the model with this lower-case label."""
-        return [d for d in self._dispatches if d.model._meta.label_lower == label]
-
     def of_table(self, model: type[Model]) -> list[ModelDispatch[Any]]:
         """Return the dispatches whose objects are rows of this concrete model's own table."""
         return self._by_table.get(model, [])

@@ -11,11 +11,9 @@ from django.db import DatabaseError, Error, connections
 
 from signal_dispatch import claims, lanes
 from signal_dispatch.claims import Scope
-from signal_dispatch.conf import settings
 from signal_dispatch.databases import outbox_aliases
 from signal_dispatch.hand import Hand
 from signal_dispatch.models import Delivery
-from signal_dispatch.outbox import Lease
 
 logger = logging.getLogger("signal_dispatch")
 
@@ -149,7 +147,7 @@ class Sweeper:
             self._more_is_due = True
             return
         began = monotonic()
-        lease = Lease(claims.holder(), settings.lease_seconds)
+        lease = claims.own_lease()
         taken = claims.claim(using, lease, scope, room)
         self._more_is_due |= len(taken) == room
         for delivery in taken:

@@ -87,7 +87,7 @@ class Worker:
 
     def remember(self, recorded: Recorded) -> None:
         """Note a lease before its transaction commits, should the hint get lost."""
-        if recorded.leased and recorded.delivery.state == State.PENDING:
+        if recorded.leased:
             with self._hand.lock:
                 self._hand.watched[recorded.using, recorded.delivery.pk] = recorded.since
 

@@ -161,8 +161,8 @@ def test_aliases_are_listed_and_asked_for():
     assert list(endpoints) == ["crm", "hubspot"]
     assert len(endpoints) == 2
     assert "crm" in endpoints
-    assert endpoints.known("crm")
-    assert not endpoints.known("nowhere")
+    assert endpoints.find("crm") is endpoints["crm"]
+    assert endpoints.find("nowhere") is None
 
 
 def test_endpoints_are_parsed_once_until_settings_change(settings):

@@ -52,7 +52,7 @@ def test_a_row_finds_its_dispatch_by_name_and_model(own):
     assert own.find("shop.Other", "shop.customer").model is Customer
     assert own.find("shop.Told", "shop.customer") is None
     assert own.find("shop.Gone", "shop.order") is None
-    assert [d.name for d in own.for_label("shop.order")] == ["shop.Told", "shop.Other"]
+    assert [d.name for d in own.of_table(Order)] == ["shop.Told", "shop.Other"]
 
 
 def test_a_proxy_shares_the_table_and_a_child_has_its_own(own):

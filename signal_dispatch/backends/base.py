@@ -1,7 +1,7 @@
 """What every backend can do: be told of rows, and see to it that they are sent."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from django.core.checks import CheckMessage
 
@@ -15,11 +15,6 @@ from signal_dispatch.registry import registry
 
 class BaseBackend:
     """Base of the backends. ``OPTIONS`` of the settings are its keyword arguments."""
-
-    #: Does it want to be told of commits in the process that saves?
-    wants_hints: ClassVar[bool] = True
-    #: Does it send in the process that saves, also what other processes left behind?
-    sends_here: ClassVar[bool] = False
 
     def __init__(self, alias: str, **options: Any) -> None:
         if options:

@@ -3,11 +3,10 @@
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any, ClassVar, TextIO
+from typing import Any, TextIO
 
 from signal_dispatch import claims, lanes, settling
 from signal_dispatch.backends.base import BaseBackend
-from signal_dispatch.conf import settings
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.models import Delivery, State
 from signal_dispatch.outbox import Lease
@@ -18,19 +17,17 @@ from signal_dispatch.settling import Settlement
 class ConsoleBackend(BaseBackend):
     """Print each call to ``stream`` (standard output) and mark it delivered. No answer comes."""
 
-    sends_here: ClassVar[bool] = True
-
     def __init__(self, alias: str, *, stream: TextIO | None = None, **options: Any) -> None:
         super().__init__(alias, **options)
         self._stream = stream
 
     def lease(self, using: str) -> Lease | None:
         """Return a lease: the committing thread prints it itself."""
-        return Lease(claims.holder(), settings.lease_seconds)
+        return claims.own_lease()
 
     def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
         """Print what was committed, and settle it."""
-        lease = Lease(claims.holder(), settings.lease_seconds)
+        lease = claims.own_lease()
         mine = [r for r in recorded if r.delivery.state == State.PENDING]
         leased = [r.delivery.pk for r in mine if r.leased]
         queue = claims.read_back(using, lease.holder, leased)

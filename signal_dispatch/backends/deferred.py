@@ -1,7 +1,6 @@
 """Rows only: ``manage.py dispatch_worker`` processes send them."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from signal_dispatch import lanes
 from signal_dispatch.backends.base import BaseBackend
@@ -11,8 +10,6 @@ from signal_dispatch.queueing import Recorded
 
 class DeferredBackend(BaseBackend):
     """Leave everything to worker processes."""
-
-    wants_hints: ClassVar[bool] = True
 
     def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
         """Look again into the lanes whose head may be settled by now."""

@@ -23,7 +23,6 @@ class ImmediateBackend(BaseBackend):
     An HTTP failure never raises; its retries need a worker or a later commit.
     """
 
-    sends_here: ClassVar[bool] = True
     #: How many deliveries that an earlier commit left due are sent along with a commit.
     due_limit: ClassVar[int] = 10
 
@@ -35,10 +34,11 @@ class ImmediateBackend(BaseBackend):
     def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
         """Send what was committed, then what is due since an earlier failure."""
         lease = self.lease(using)
-        leased = [r.delivery for r in recorded if r.leased and r.delivery.state == State.PENDING]
+        leased = [r.delivery for r in recorded if r.leased]
         if not fresh:
             leased = claims.read_back(using, lease.holder, [d.pk for d in leased])
-        due = [r.delivery.pk for r in recorded if not r.leased]
+        pending = (r for r in recorded if r.delivery.state == State.PENDING)
+        due = [r.delivery.pk for r in pending if not r.leased]
         waiting = {r.delivery.lane for r in recorded if r.delivery.state == State.WAITING}
         send_inline(leased, using, lease)
         if due:
@@ -64,14 +64,12 @@ class ImmediateBackend(BaseBackend):
 class InlineBackend(BaseBackend):
     """Send within a test's own transaction, on its own connection."""
 
-    sends_here: ClassVar[bool] = True
-
     def __init__(self, alias: str, *, raising: bool = False) -> None:
         super().__init__(alias)
         self._raising = raising
 
     def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
         """Send what the test's commit hooks tell of."""
-        lease = Lease(claims.holder(), settings.lease_seconds)
+        lease = claims.own_lease()
         mine = [r.delivery.pk for r in recorded]
         send_inline(claims.claim_ids(using, lease, mine), using, lease, raising=self._raising)

@@ -8,14 +8,13 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from django.core import checks
 from django.core.checks import CheckMessage
 
 from signal_dispatch import claims, conf
 from signal_dispatch.backends.base import BaseBackend
-from signal_dispatch.conf import settings
 from signal_dispatch.outbox import Lease
 from signal_dispatch.queueing import Recorded
 from signal_dispatch.worker import Worker
@@ -43,8 +42,6 @@ class ThreadsBackend(BaseBackend):
     Raises ``TypeError`` for any other option, and ``ValueError`` for what can't be its value.
     """
 
-    sends_here: ClassVar[bool] = True
-
     def __init__(self, alias: str, /, *, drain_seconds: float = 5.0, **options: Any) -> None:
         super().__init__(alias)
         # Now, not at the first save.
@@ -62,7 +59,7 @@ class ThreadsBackend(BaseBackend):
         if not _threads_can_run_or_warn():
             return None
         worker = self._current()
-        return Lease(claims.holder(), settings.lease_seconds) if worker.has_room else None
+        return claims.own_lease() if worker.has_room else None
 
     def remember(self, recorded: Recorded) -> None:
         """Note a lease before its transaction commits."""
