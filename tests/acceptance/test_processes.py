@@ -1,21 +1,20 @@
 """Processes that end: at once, by a kill, and what the next one makes of what they left."""
 
 import pytest
-from django.db import connection
 
 from signal_dispatch.models import Delivery
 from tests.acceptance.process import run, start
+from tests.settings import DATABASE
 from tests.shop.models import Order
 from tests.waiting import eventually
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.skipif(
-        "connection.vendor == 'sqlite' and connection.is_in_memory_db()",
+        DATABASE == "sqlite-memory",
         reason="Another process can't see an in-memory database.",
     ),
 ]
-assert connection
 
 
 def numbers(receiver):
@@ -81,6 +80,25 @@ def test_once_leaves_what_is_scheduled_or_held_by_others(receiver):
     assert states.pop(due_now.pk) == "delivered"
     assert states == {row.pk: "pending" for row in (held, later, foreign, unknown)}
     assert len(receiver.requests) == 1
+
+
+def test_five_processes_on_one_outbox_make_each_call_once(receiver):
+    savers = [start(receiver.url, "save", "100", f"p{number}") for number in range(3)]
+    workers = [start(receiver.url, "dispatch_worker", "--concurrency", "8") for _ in range(2)]
+    try:
+        for saver in savers:
+            output, _none = saver.communicate(timeout=120)
+            assert saver.returncode == 0, output
+        eventually(lambda: not Delivery.objects.unfinished().exists(), 60)
+    finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.communicate(timeout=60)
+
+    keys = [request.headers["Idempotency-Key"] for request in receiver.requests]
+    assert len(keys) == len(set(keys)) == Delivery.objects.count() == 300
+    assert set(Delivery.objects.values_list("state", flat=True)) == {"delivered"}
 
 
 def test_a_worker_ends_on_the_first_signal_with_what_it_began(receiver):
