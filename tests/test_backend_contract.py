@@ -11,6 +11,7 @@ from django.db import transaction
 from signal_dispatch import enqueue
 from signal_dispatch.backends import backends
 from signal_dispatch.models import Attempt, Delivery
+from tests import savepoints
 from tests.shop.models import Order
 
 EVENTS = ["created", "updated"]
@@ -85,7 +86,7 @@ def test_what_was_rolled_back_is_not_told(case, receiver):
         Order.objects.create(number="gone")
         _ = 1 / 0
     with transaction.atomic():
-        point = transaction.savepoint()
+        point = savepoints.create()
         Order.objects.create(number="also-gone")
         transaction.savepoint_rollback(point)
         Order.objects.create(number="kept")

@@ -769,6 +769,7 @@ def test_check_that_answers_nothing_is_told(declare):
 # --- the whole way
 
 
+@pytest.mark.django_db(databases=["default", "other"])  # Django 6.1 looks into each
 def test_manage_check_refuses_a_user_without_fields(declare):
     declare(User, fields=None)
 

@@ -6,6 +6,7 @@ from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import Event, ModelDispatch, enqueue
 from signal_dispatch.models import Delivery
+from tests import savepoints
 from tests.shop.models import Order
 
 
@@ -193,7 +194,7 @@ def test_what_a_savepoint_took_back_does_not_make_an_ignored_change_count(declar
     order = Order.objects.create(number="A-1")
     with transaction.atomic():
         Order.objects.create(number="A-2")
-        sid = transaction.savepoint()
+        sid = savepoints.create()
         save(order, "gone")
         transaction.savepoint_rollback(sid)
         order.status = "draft"
@@ -227,7 +228,7 @@ def test_what_a_savepoint_took_back_is_not_told(declare, low_level):
     with transaction.atomic():
         save(order, "paid")
         if low_level:
-            sid = transaction.savepoint()
+            sid = savepoints.create()
             save(order, "gone")
             transaction.savepoint_rollback(sid)
         else:
@@ -244,7 +245,7 @@ def test_a_row_that_a_savepoint_took_back_is_written_again(declare, low_level):
     order = Order.objects.create(number="A-1")
     with transaction.atomic():
         if low_level:
-            sid = transaction.savepoint()
+            sid = savepoints.create()
             save(order, "gone")
             transaction.savepoint_rollback(sid)
         else:

@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import Event, enqueue, outbox
 from signal_dispatch.models import Delivery
+from tests import savepoints
 from tests.shop.models import Customer, Order, OrderProxy, PriorityOrder, Seat, Shipment
 
 
@@ -275,7 +276,7 @@ def test_rollbacks_leave_no_delivery(declare):
         with pytest.raises(RuntimeError), transaction.atomic():
             Order.objects.create(number="A-3")
             raise RuntimeError
-        sid = transaction.savepoint()
+        sid = savepoints.create()
         Order.objects.create(number="A-4")
         transaction.savepoint_rollback(sid)
 

@@ -16,6 +16,7 @@ from signal_dispatch.models import Attempt, Delivery, State
 from signal_dispatch.outbox import Lease, record
 from signal_dispatch.queueing import Recorded
 from signal_dispatch.worker import Worker
+from tests import savepoints
 from tests.deliveries import delivery
 from tests.shop.models import Customer, Order
 from tests.waiting import eventually
@@ -130,7 +131,7 @@ def test_what_is_read_back_is_sent_as_it_was_committed(make, receiver):
 def test_what_a_savepoint_took_back_is_not_sent(make, receiver):
     mine = make()
     with transaction.atomic():
-        point = transaction.savepoint()
+        point = savepoints.create()
         gone = save(mine, path="gone")
         transaction.savepoint_rollback(point)
     commit(mine, gone, fresh=False)
