@@ -1,42 +1,14 @@
-"""The one INSERT of a save, and the fenced record of what became of it."""
+"""The one INSERT of a save."""
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
 
 from signal_dispatch import outbox
-from signal_dispatch.models import Attempt, Delivery, State
-from signal_dispatch.outbox import Lease
-from tests.deliveries import delivery
+from signal_dispatch.models import Delivery, State
+from tests.deliveries import MINE, delivery, new, recorded, seconds_until, statements
 
 pytestmark = pytest.mark.django_db
-
-MINE = Lease("me", 60)
-
-
-def new(**values):
-    defaults = {"dispatch": "shop.Told", "endpoint": "crm", "event": "updated"}
-    return Delivery(**defaults | {"model": "shop.order", "object_pk": 1} | values)
-
-
-def recorded(*, lease=None, delay=0.0, look=True, **values):
-    made = new(**values)
-    outbox.record(made, "default", lease=lease, delay=delay, look=look)
-    return made, Delivery.objects.get(pk=made.pk)
-
-
-def attempt_of(made, **values):
-    defaults = {"number": made.attempts + 1, "started_at": timezone.now(), "outcome": "delivered"}
-    return Attempt(delivery=made, **defaults | values)
-
-
-def statements(queries, *verbs):
-    return [q["sql"] for q in queries if q["sql"].startswith(verbs)]
-
-
-def seconds_until(moment):
-    return (moment - timezone.now()).total_seconds()
 
 
 # Recording.

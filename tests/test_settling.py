@@ -4,43 +4,15 @@ import pytest
 from django.db import connection, transaction
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
 
-from signal_dispatch import outbox, remote_ids, settling
+from signal_dispatch import remote_ids, settling
 from signal_dispatch.exceptions import LeaseLost
 from signal_dispatch.models import Attempt, Delivery, RemoteObject, State
-from signal_dispatch.outbox import Lease
 from signal_dispatch.settling import Settlement
-from tests.deliveries import delivery
+from tests.deliveries import MINE, attempt_of, delivery, new, recorded, seconds_until, statements
 from tests.shop.models import Order
 
 pytestmark = pytest.mark.django_db
-
-MINE = Lease("me", 60)
-
-
-def new(**values):
-    defaults = {"dispatch": "shop.Told", "endpoint": "crm", "event": "updated"}
-    return Delivery(**defaults | {"model": "shop.order", "object_pk": 1} | values)
-
-
-def recorded(*, lease=None, delay=0.0, look=True, **values):
-    made = new(**values)
-    outbox.record(made, "default", lease=lease, delay=delay, look=look)
-    return made, Delivery.objects.get(pk=made.pk)
-
-
-def attempt_of(made, **values):
-    defaults = {"number": made.attempts + 1, "started_at": timezone.now(), "outcome": "delivered"}
-    return Attempt(delivery=made, **defaults | values)
-
-
-def statements(queries, *verbs):
-    return [q["sql"] for q in queries if q["sql"].startswith(verbs)]
-
-
-def seconds_until(moment):
-    return (moment - timezone.now()).total_seconds()
 
 
 # Settling.
