@@ -531,3 +531,27 @@ def test_user_code_without_queries_costs_no_savepoint(declare):
     with CaptureQueriesContext(connection) as queries:
         Order.objects.create(number="A-1")
     assert not [q["sql"] for q in queries if "SAVEPOINT" in q["sql"].upper()]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_this_process_can_not_serve_is_leased_to_nobody(declare, as_in_production, caplog):
+    declare(Order, endpoint="elsewhere")
+    Order.objects.create(number="A-1")
+
+    assert (last().state, last().held_by, last().epoch) == ("pending", "", 0)
+    assert "'elsewhere' is not known here" in caplog.text
+
+
+def test_commit_hooks_of_a_hook_that_failed_are_dropped(declare, as_in_production):
+    class Hooked(ModelDispatch):
+        def get_payload(self, order, change):
+            Tag.objects.create(name="undone")
+            transaction.on_commit(Tag.objects.count)
+            raise ValueError("after it")
+
+    declare(Order, base=Hooked)
+    before = len(connection.run_on_commit)
+    with transaction.atomic():
+        Order.objects.create(number="A-1")
+
+    assert len(connection.run_on_commit) == before

@@ -446,3 +446,17 @@ def test_after_a_failed_save_a_signal_by_hand_is_recorded(declare):
     post_save.send(sender=Order, instance=order, created=False)
 
     assert recorded() == [("updated", order.pk)]
+
+
+def test_a_models_own_write_is_put_back(declare, monkeypatch):
+    from signal_dispatch.registry import registry
+
+    def own(self, *args, **kwargs):
+        return super(Customer, self)._save_table(*args, **kwargs)
+
+    monkeypatch.setattr(Customer, "_save_table", own)
+    made = declare(Customer, fields=["name"])
+    assert Customer._save_table is not own
+    registry.remove(made)
+
+    assert Customer.__dict__["_save_table"] is own

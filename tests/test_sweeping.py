@@ -247,3 +247,31 @@ def test_every_outbox_is_swept_unless_some_are_named(monkeypatch):
 
     assert Sweep(monkeypatch, using=["other"])() == [made[1]]
     assert Sweep(monkeypatch, using=())() == [made[0]]
+
+
+@pytest.mark.django_db
+def test_an_endpoint_with_enough_in_hand_leaves_the_table_to_others(sweep):
+    sweep.sweeper._scope = lambda: Scope("", frozenset({"crm", "hubspot"}), SCOPE.dispatches)
+    for number in range(2):  # half a batch
+        sweep.hand.queue.put(Job(delivery(object_pk=number, available_at=None), "default", 0.0))
+    delivery()
+    other = delivery(endpoint="hubspot")
+
+    assert sweep() == [other]
+
+
+@pytest.mark.django_db
+def test_nothing_more_is_looked_for_once_it_finishes(sweep):
+    sweep.hand.finishing = True
+
+    assert sweep.wait > 5
+
+
+@pytest.mark.django_db
+def test_lanes_of_another_environment_are_left_alone(sweep):
+    delivery(environment="production", lane="theirs", state="waiting", available_at=None)
+    delivery(lane="ours", state="waiting", available_at=None)
+    sweep.now += 400
+    sweep()
+
+    assert sweep.hand.to_look == {("default", "ours")}

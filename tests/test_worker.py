@@ -529,3 +529,26 @@ def test_threads_know_nothing_of_the_request_that_started_them(make, monkeypatch
     variable.reset(token)
 
     assert seen == ["none", "none"]
+
+
+def test_draining_waits_for_the_answer_to_a_question_that_is_open(make):
+    mine = make()
+    mine._started = lambda: True
+    sweeper = mine._bookkeeper.sweeper
+    sweeper._asked, sweeper._begun, sweeper._calm = 1, 1, 0
+    with pytest.raises(TimeoutError):
+        mine.drain(0.01)
+
+    assert sweeper._asked == 1, "asked anew, a sweep longer than the wait would never do"
+
+
+def test_an_error_of_our_own_counts_as_an_attempt(make, monkeypatch):
+    def broken(*arguments, **values):
+        raise ZeroDivisionError("a bug of ours")
+
+    monkeypatch.setattr(worker, "deliver", broken)
+    mine = make()
+    commit(mine, save(mine))
+    eventually(lambda: Delivery.objects.get().attempts == 1)
+
+    assert Delivery.objects.get().attempt_set.earliest("id").error_class == "internal"
