@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format coverage matrix clean
+.PHONY: help install demo test soak check format coverage matrix clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' \
@@ -20,6 +20,9 @@ demo: $(VENV)/.package ## play the tour and serve the demo shop (TOUR=1: end aft
 
 test: $(VENV)/.test ## run the tests on SQLite, and on PostgreSQL and MariaDB where they answer
 	$(BIN)/python -m tests.run $(ARGS)
+
+soak: $(VENV)/.test ## run the fault tests in their long form and print what was lost, doubled or stuck
+	$(BIN)/python -m tests.run --soak $(ARGS)
 
 check: $(VENV)/.dev ## lint, format, types, layers, missing migrations
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Run the test suite on every database that answers, and say at the end which one did not.
 
-``python -m tests.run [--coverage] [arguments for pytest]``
+``python -m tests.run [--coverage | --soak] [arguments for pytest]``
 """
 
 import os
@@ -17,6 +17,7 @@ from tests.services import refusal
 ROOT = Path(__file__).parent.parent
 # A run that hangs must end while somebody still waits for it.
 LIMIT_SECONDS = 600
+SOAK_LIMIT_SECONDS = 2 * 3600
 
 # On in-memory SQLite all threads share one connection, which concerns the test support alone.
 MEMORY_TESTS = ("tests/test_testing.py", "tests/test_pytest_plugin.py")
@@ -37,6 +38,9 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--coverage"]:
         command = [sys.executable, "-m", "coverage", "run", "-m", "pytest"]
         arguments = arguments[1:]
+    if arguments[:1] == ["--soak"]:
+        os.environ["SOAK"] = "1"
+        arguments = arguments[1:] or ["tests/acceptance"]
 
     left_out: list[str] = []
     runs = [run("sqlite", [*command, *arguments])]
@@ -64,7 +68,8 @@ def run(database: str, command: list[str]) -> Run:
         text=True,
         start_new_session=True,  # so that what the tests started can be ended with them
     )
-    timer = threading.Timer(LIMIT_SECONDS, os.killpg, [process.pid, signal.SIGKILL])
+    limit = SOAK_LIMIT_SECONDS if os.environ.get("SOAK") else LIMIT_SECONDS
+    timer = threading.Timer(limit, os.killpg, [process.pid, signal.SIGKILL])
     timer.start()
     try:
         line = pass_through(process)
@@ -77,7 +82,7 @@ def run(database: str, command: list[str]) -> Run:
     finally:
         timer.cancel()
     if expired:
-        line = f"killed after {LIMIT_SECONDS} seconds; its last line: {line}"
+        line = f"killed after {limit} seconds; its last line: {line}"
     return Run(database, code == 0 and not expired, line)
 
 
