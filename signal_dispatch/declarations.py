@@ -74,6 +74,8 @@ class ModelDispatch(Generic[ModelT]):
     tracked: ClassVar[tuple[str, ...]] = ()
     #: ``on`` as a tuple. Set by the class itself.
     events: ClassVar[tuple[str, ...]] = ()
+    #: ``m2m_fields`` as a tuple. Set by the class itself.
+    related: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: type[ModelT]) -> None:
         self.model = model
@@ -82,7 +84,7 @@ class ModelDispatch(Generic[ModelT]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # What is no list of names counts as none here; a system check tells of it.
-        cls.events = _names(cls.on)
+        cls.events, cls.related = _names(cls.on), _names(cls.m2m_fields)
         cls.tracked = tuple(dict.fromkeys([*_names(cls.when_changed), *_names(cls.track)]))
 
     def __repr__(self) -> str:

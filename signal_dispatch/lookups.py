@@ -22,6 +22,7 @@ from django.db.models import (
     FileField,
     ForeignKey,
     ForeignObjectRel,
+    ManyToManyField,
     Model,
 )
 from django.db.models.constants import LOOKUP_SEP
@@ -88,6 +89,22 @@ def find(model: type[Model], lookup: str) -> "AnyField | None":
         model = relation.related_model
     field = _relation(model, last)
     return None if isinstance(field, ForeignObjectRel) else field
+
+
+def many_to_many(model: type[Model], name: str) -> tuple[type[Model], str, str, bool] | None:
+    """Find a many-to-many relation by the name that it has on the model, on either side.
+
+    Returns its table's model, the names of the foreign keys there to the model and to the other
+    one, and whether the other one declares it; ``None`` where the name stands for nothing such.
+    """
+    found = _relation(model, name)
+    reverse = isinstance(found, ForeignObjectRel)
+    field = found.field if reverse else found
+    if not isinstance(field, ManyToManyField):
+        return None
+    through: Any = field.remote_field.through
+    own, other = field.m2m_field_name(), field.m2m_reverse_field_name()
+    return (through, other, own, True) if reverse else (through, own, other, False)
 
 
 def problem_with(model: type[Model], lookup: str) -> str | None:

@@ -9,9 +9,9 @@ from typing import Any
 from django.apps import apps
 from django.db import router
 from django.db.models import Model
-from django.db.models.signals import post_save, pre_delete
+from django.db.models.signals import m2m_changed, post_save, pre_delete
 
-from signal_dispatch import changes, dispatcher, suppression
+from signal_dispatch import changes, dispatcher, relations, suppression
 from signal_dispatch.databases import joined_transaction
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.events import Event
@@ -55,6 +55,8 @@ class Wiring:
             for s in _family(model)
             if s._meta.concrete_model is model
         }
+        related = {relation.through for relation in relations.relations()}
+        wanted |= {(m2m_changed, relations.relation_changed, through) for through in related}
         for signal, receiver, sender in self._connected - wanted:
             signal.disconnect(sender=sender, dispatch_uid=_uid(receiver))
         for signal, receiver, sender in wanted - self._connected:
@@ -125,7 +127,10 @@ def _recording(model: type[Model]) -> Callable[..., Any]:
 def _saved(sender: type[Model], **kwargs: Any) -> None:
     """Register the hint for what the write recorded; record what was written another way."""
     instance = kwargs.get("instance")
-    if instance is None or kwargs.get("raw"):
+    if instance is None:
+        return
+    relations.note_loaded(instance, raw=bool(kwargs.get("raw")))
+    if kwargs.get("raw"):
         return
     stack: list[_Noticed] = instance._state.__dict__.get(_NOTICED) or [_Noticed()]
     noticed = stack.pop()
