@@ -48,7 +48,9 @@ class Bookkeeper:
         self._hand = hand
         self._submit = submit
         self._batch = batch
-        self._next_renewal = self._last_work = monotonic()
+        self._next_renewal = self._next_look = self._last_work = monotonic()
+        #: Lanes to be looked at again, because somebody had their first row locked.
+        self._blocked: set[tuple[str, str]] = set()
         self.sweeper = Sweeper(hand, scope, self._take, batch=batch, **sweeping)
 
     def run(self) -> None:
@@ -91,6 +93,8 @@ class Bookkeeper:
         if hand.to_read or hand.to_look or hand.stale:
             return now
         times = [self.sweeper.next_at(now)]
+        if self._blocked:
+            times.append(self._next_look)
         if hand.settled:
             alone = not (hand.queue.in_flight or len(hand.queue))
             full = len(hand.settled) >= MAX_UNRECORDED
@@ -168,6 +172,9 @@ class Bookkeeper:
     def _look_again(self) -> None:
         hand = self._hand
         with hand.lock:
+            if self._blocked and monotonic() >= self._next_look:
+                hand.to_look |= self._blocked
+                self._blocked = set()
             wanted = set(hand.to_look)
         for using in {using for using, _lane in wanted}:
             self._release(using, {lane for alias, lane in wanted if alias == using})
@@ -175,10 +182,16 @@ class Bookkeeper:
             hand.to_look -= wanted
 
     def _release(self, using: str, freed: set[str]) -> None:
-        if freed:
-            began = monotonic()
-            for delivery in lanes.release(using, freed, claims.own_lease()):
-                self._take(delivery, using, began)
+        began = monotonic()
+        released = lanes.release(using, freed, claims.own_lease())
+        for delivery in released.taken:
+            self._take(delivery, using, began)
+        with self._hand.lock:
+            if released.scheduled:
+                self.sweeper.ask()
+            if released.blocked:  # should that transaction be rolled back, nobody else looks
+                self._blocked |= {(using, lane) for lane in released.blocked}
+                self._next_look = monotonic() + RETURN_SECONDS
 
     def _renew(self) -> None:
         hand, lease = self._hand, claims.own_lease()

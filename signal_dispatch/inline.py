@@ -29,7 +29,7 @@ def send_inline(
             settled.append(settlement)
             lane = settlement.delivery.lane
             if settlement.finished and lane:
-                queue.extend(lanes.release(using, [lane], lease))
+                queue.extend(lanes.release(using, [lane], lease).taken)
     finally:
         sessions.close()
         if queue:

@@ -1,15 +1,16 @@
 """Keep the deliveries of one dispatch for one object in their order."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import connections
 from django.db.models import Min
 
-from signal_dispatch.databases import now_sql
+from signal_dispatch.databases import SecondsFromNow, now_sql, own_transaction
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State, key_as_text
-from signal_dispatch.outbox import Lease
+from signal_dispatch.outbox import Lease, quoted_table
 
 
 def lane_of(environment: str, endpoint: str, dispatch: str, model: str, pk: Any) -> str:
@@ -18,23 +19,43 @@ def lane_of(environment: str, endpoint: str, dispatch: str, model: str, pk: Any)
     return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
 
 
-def release(using: str, lanes: Collection[str], lease: Lease | None) -> list[Delivery]:
-    """Move the first WAITING delivery of each idle lane to PENDING, and return those taken.
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What came of lanes that were looked at.
+
+    ``taken`` are now due, or held where there was a lease. ``scheduled`` says that others have
+    to be waited for; ``blocked`` are lanes whose first is being replaced by somebody just now.
+    """
+
+    taken: Sequence[Delivery] = ()
+    scheduled: bool = False
+    blocked: frozenset[str] = frozenset()
+
+
+def release(using: str, lanes: Collection[str], lease: Lease | None) -> Released:
+    """Move the first WAITING delivery of each idle lane to PENDING.
 
     Runs after the commit that settled the lane's head, and again after the commit that recorded a
     WAITING row: each side can miss the other's row only while that is not committed, so one of
-    the two sees it. With a lease they belong to its holder; without, they are due at once.
+    the two sees it. With a lease they belong to its holder; without, they are due at once, or
+    when their delay is over.
     """
-    waiting = Delivery.objects.using(using).filter(state=State.WAITING, lane__in=set(lanes))
-    first = list(waiting.values("lane").order_by().annotate(first=Min("id")))
+    waiting = Delivery.objects.using(using).filter(state=State.WAITING)
+    first = _first_of_each(waiting.filter(lane__in=set(lanes)))
     if not first:
-        return []
-    ids = sorted(row["first"] for row in first)
-    if not _promote(using, ids, [row["lane"] for row in first], lease):
-        return []
-    if lease is None:
-        return list(Delivery.objects.using(using).filter(pk__in=ids, state=State.PENDING))
-    return list(Delivery.objects.using(using).held(lease.holder, ids).order_by("id"))
+        return Released()
+    skip = connections[using].features.has_select_for_update_skip_locked
+    with own_transaction(using):
+        # Whoever replaces one of them may keep its transaction open for long.
+        rows = waiting.filter(pk__in=first.values()).select_for_update(skip_locked=skip)
+        found = list(rows.annotate(left=SecondsFromNow("not_before")).order_by("id"))
+        later = [d for d in found if (d.left or 0.0) > 0]
+        ready = [d for d in found if d not in later]
+        scheduled = bool(_promote(using, later, "not_before", None))
+        due = now_sql(connections[using], lease.seconds if lease else 0)
+        taken = _promote(using, ready, due, lease)
+    blocked = first.keys() - {d.lane for d in found}
+    return Released(taken, scheduled, frozenset(blocked))
 
 
 def idle_lanes(rows: DeliveryQuerySet, limit: int) -> list[str]:
@@ -47,20 +68,34 @@ def idle_lanes(rows: DeliveryQuerySet, limit: int) -> list[str]:
     return list(waiting.values_list("lane", flat=True).distinct()[:limit])
 
 
-def _promote(using: str, ids: list[int], lanes: list[str], lease: Lease | None) -> int:
-    connection = connections[using]
-    table = connection.ops.quote_name(Delivery._meta.db_table)
-    numbers, names = (", ".join(["%s"] * len(values)) for values in (ids, lanes))
+def _first_of_each(waiting: DeliveryQuerySet) -> dict[str, int]:
+    return dict(waiting.order_by().values_list("lane").annotate(first=Min("id")))
+
+
+def _promote(
+    using: str, first: Sequence[Delivery], due: str, lease: Lease | None
+) -> Sequence[Delivery]:
+    """Make those PENDING whose lane is idle, due then. Their rows are locked."""
+    if not first:
+        return []
+    table = quoted_table(using)
+    holder, raised = (lease.holder, 1) if lease else ("", 0)
+    ids = [d.pk for d in first]
+    numbers = ", ".join(["%s"] * len(ids))
     # A lane with a PENDING row is not idle, whoever put it there. DISTINCT keeps MySQL from
     # folding the inner query into an UPDATE of the same table, which it refuses.
     statement = (
         f"UPDATE {table} SET state = 'pending', held_by = %s, epoch = epoch + %s,"
-        f" available_at = {now_sql(connection, lease.seconds if lease else 0)}"
-        f" WHERE id IN ({numbers}) AND state = 'waiting' AND lane NOT IN"
+        f" available_at = {due} WHERE id IN ({numbers}) AND state = 'waiting' AND lane NOT IN"
         f" (SELECT lane FROM (SELECT DISTINCT lane FROM {table}"
-        f" WHERE state = 'pending' AND lane IN ({names})) AS busy)"
+        f" WHERE state = 'pending' AND lane IN ({numbers})) AS busy)"
     )
-    parameters: list[Any] = [lease.holder if lease else "", int(lease is not None), *ids, *lanes]
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return int(cursor.rowcount)
+    with connections[using].cursor() as cursor:
+        cursor.execute(statement, [holder, raised, *ids, *(d.lane for d in first)])
+        if cursor.rowcount < len(first):
+            rows = Delivery.objects.using(using).filter(pk__in=ids, state=State.PENDING)
+            return list(rows.order_by("id"))
+    for delivery in first:
+        delivery.state, delivery.held_by = State.PENDING, holder
+        delivery.epoch += raised
+    return first

@@ -8,6 +8,7 @@ from django.db import connections, transaction
 
 from signal_dispatch.events import Change, Event
 from signal_dispatch.models import Delivery
+from signal_dispatch.replacing import Legacy
 
 #: Which dispatch for which object: its name, the model's label, the key as text.
 Key = tuple[str, str, str]
@@ -24,6 +25,8 @@ class Entry:
     old: Mapping[str, Any] = field(default_factory=dict)
     # By endpoint. One that a savepoint took back stays here; writing to it changes no row.
     deliveries: dict[str, Delivery] = field(default_factory=dict)
+    # What each of them took over from those that it replaced, by endpoint as well.
+    legacies: dict[str, Legacy] = field(default_factory=dict)
 
     def net(self, change: Change[Any]) -> Change[Any] | None:
         """Return the change since the transaction began; None for created and deleted again."""

@@ -107,6 +107,8 @@ class Delivery(models.Model):
     )
     # Schedule and lease in one: from this moment any process may take the row.
     available_at = models.DateTimeField(_("available at"), null=True, blank=True)
+    # WAITING rows: not due before this, though the lane may be free earlier.
+    not_before = models.DateTimeField(_("not before"), null=True, blank=True)
     held_by = models.CharField(_("held by"), max_length=150, blank=True, default="")
     # Fencing token, raised by each claim; every settling write names it.
     epoch = models.PositiveIntegerField(_("epoch"), default=0)
@@ -158,18 +160,21 @@ class Delivery(models.Model):
     @property
     def is_latest(self) -> bool:
         """Whether no later delivery of its lane exists. Asks the database each time."""
-        later = Delivery.objects.using(self._state.db).filter(pk__gt=self.pk)
+        rows = Delivery.objects.using(self._state.db).exclude(pk=self.pk)
+        later = models.Q(pk__gt=self.pk)
         if self.lane:
-            # All states are named so that the index on state and lane answers.
-            later = later.filter(state__in=State.values, lane=self.lane)
+            # All states are named so that the index on state and lane answers. What waits is
+            # later, whatever its number: recreate() puts a new delivery before it.
+            rows = rows.filter(state__in=State.values, lane=self.lane)
+            later |= models.Q(state=State.WAITING)
         else:
-            later = later.filter(
+            rows = rows.filter(
                 dispatch=self.dispatch,
                 endpoint=self.endpoint,
                 model=self.model,
                 object_pk=self.object_pk,
             )
-        return not later.exists()
+        return not rows.filter(later).exists()
 
 
 class Attempt(models.Model):

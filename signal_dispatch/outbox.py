@@ -9,7 +9,7 @@ from django.db import connections
 from django.utils import timezone
 
 from signal_dispatch.databases import DatabaseNow, now_sql
-from signal_dispatch.models import Delivery, State
+from signal_dispatch.models import UNFINISHED, Delivery, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,16 @@ class Lease:
 FIRST_EPOCH = 1
 
 # Recording. Everything in this INSERT that is not decided by the statement itself.
-_DECIDED = ("id", "state", "available_at", "held_by", "epoch", "created_at", "finished_at")
+_DECIDED = (
+    "id",
+    "state",
+    "available_at",
+    "not_before",
+    "held_by",
+    "epoch",
+    "created_at",
+    "finished_at",
+)
 _GIVEN = tuple(f for f in Delivery._meta.concrete_fields if f.name not in _DECIDED)
 
 
@@ -35,14 +44,15 @@ def record(
 
     The statement decides: WAITING if the lane is busy; else leased, if there is a lease and no
     ``delay`` (seconds); else PENDING and due after the delay. ``look=False`` spares the look into
-    the lane where nothing can be. A delivery that is FAILED already is written as it is.
+    the lane where nothing can be. A delivery that is finished already is written as it is.
     """
     connection = connections[using]
     leased = lease is not None and delay <= 0 and delivery.state == State.PENDING
     seconds = lease.seconds if leased and lease else delay
     holder = lease.holder if leased and lease else ""
     look = look and bool(delivery.lane) and delivery.state == State.PENDING
-    statement = _insert_statement(using, seconds, look, delivery.state == State.FAILED)
+    finished = delivery.state not in UNFINISHED
+    statement = _insert_statement(using, seconds, look=look, delayed=delay > 0, finished=finished)
     given = [f.get_db_prep_save(getattr(delivery, f.attname), connection) for f in _GIVEN]
     decided: list[Any] = [holder, int(leased), *([delivery.lane] if look else [])]
     with connection.cursor() as cursor:
@@ -64,11 +74,14 @@ _STATE_OF = "SELECT state FROM {table} WHERE id = %s"
 
 
 @lru_cache(maxsize=256)
-def _insert_statement(using: str, seconds: float, look: bool, failed: bool) -> str:  # noqa: FBT001 - a cache key
+def _insert_statement(
+    using: str, seconds: float, *, look: bool, delayed: bool, finished: bool
+) -> str:
     connection = connections[using]
     quote = connection.ops.quote_name
     columns = [f.column for f in _GIVEN]
-    columns += ["state", "available_at", "held_by", "epoch", "created_at", "finished_at"]
+    columns += ["state", "available_at", "held_by", "epoch"]
+    columns += ["not_before", "created_at", "finished_at"]
     now, due = now_sql(connection), now_sql(connection, seconds)
     values = ["%s"] * len(_GIVEN)
     if look:
@@ -78,16 +91,15 @@ def _insert_statement(using: str, seconds: float, look: bool, failed: bool) -> s
             f"CASE WHEN busy THEN NULL ELSE {due} END",
             "CASE WHEN busy THEN '' ELSE %s END",
             "CASE WHEN busy THEN 0 ELSE %s END",
-            now,
-            "NULL",
         ]
         source = (
             f" FROM (SELECT EXISTS (SELECT 1 FROM {quoted_table(using)}"
             f" WHERE state IN ('pending', 'waiting') AND lane = %s) AS busy) AS looked"
         )
     else:
-        values += ["%s", "NULL" if failed else due, "%s", "%s", now, now if failed else "NULL"]
+        values += ["%s", "NULL" if finished else due, "%s", "%s"]
         source = ""
+    values += [due if delayed else "NULL", now, now if finished else "NULL"]
     names = ", ".join(quote(column) for column in columns if column)
     statement = f"INSERT INTO {quoted_table(using)} ({names}) SELECT {', '.join(values)}{source}"
     if connection.features.can_return_columns_from_insert:
@@ -105,7 +117,8 @@ def record_many(deliveries: Sequence[Delivery], using: str, *, delay: float = 0.
     busy = set(unfinished.filter(lane__in=lanes).values_list("lane", flat=True))
     for delivery in deliveries:
         delivery.created_at = DatabaseNow()
-        if delivery.state == State.FAILED:
+        delivery.not_before = DatabaseNow(delay) if delay > 0 else None
+        if delivery.state not in UNFINISHED:
             delivery.finished_at = DatabaseNow()
         elif delivery.lane in busy:
             delivery.state = State.WAITING
@@ -114,7 +127,7 @@ def record_many(deliveries: Sequence[Delivery], using: str, *, delay: float = 0.
     Delivery.objects.using(using).bulk_create(deliveries)
     for delivery in deliveries:  # receivers and hooks are no place for SQL
         delivery.created_at = timezone.now()
-        delivery.available_at = delivery.finished_at = None
+        delivery.available_at = delivery.not_before = delivery.finished_at = None
 
 
 def refresh(delivery: Delivery, using: str) -> bool:

@@ -1,14 +1,18 @@
 """One after the other: who is next in a lane, and that nobody is forgotten or overtakes."""
 
+import threading
+
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from signal_dispatch import lanes
+from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.models import Delivery
 from signal_dispatch.outbox import Lease
-from tests.deliveries import delivery
+from tests.deliveries import delivery, statements
+from tests.settings import DATABASE
 
 pytestmark = pytest.mark.django_db
 
@@ -39,7 +43,7 @@ def test_a_lane_is_environment_endpoint_dispatch_and_object():
 def test_the_first_that_waits_belongs_to_the_releaser():
     first, second = waiting("a"), waiting("a")
 
-    assert lanes.release("default", ["a"], MINE) == [first]
+    assert lanes.release("default", ["a"], MINE).taken == [first]
     row = Delivery.objects.get(pk=first.pk)
     assert (row.state, row.held_by, row.epoch) == ("pending", "me", 1)
     assert 50 < (row.available_at - timezone.now()).total_seconds() < 61
@@ -49,7 +53,7 @@ def test_the_first_that_waits_belongs_to_the_releaser():
 def test_without_a_lease_it_is_due_for_everybody():
     first = waiting("a")
 
-    assert lanes.release("default", ["a"], None) == [first]
+    assert lanes.release("default", ["a"], None).taken == [first]
     row = Delivery.objects.get(pk=first.pk)
     assert (row.held_by, row.epoch) == ("", 0)
     assert (row.available_at - timezone.now()).total_seconds() < 5
@@ -60,7 +64,7 @@ def test_nobody_overtakes_a_head_that_is_pending(lease):
     delivery(lane="a")
     second = waiting("a")
 
-    assert lanes.release("default", ["a"], lease) == []
+    assert lanes.release("default", ["a"], lease).taken == []
     assert state_of(second) == "waiting"
 
 
@@ -70,61 +74,106 @@ def test_a_busy_lane_leaves_the_idle_ones_alone():
     free, also = waiting("free"), waiting("also")
     waiting("not asked for")
     with CaptureQueriesContext(connection) as queries:
-        assert lanes.release("default", ["busy", "free", "also"], MINE) == [free, also]
+        assert lanes.release("default", ["busy", "free", "also"], MINE).taken == [free, also]
 
-    assert len(queries) == 3
+    assert len(statements(queries, "SELECT", "UPDATE")) == 4, "one is for the busy one alone"
     assert Delivery.objects.filter(state="waiting").count() == 2
 
 
 def test_lanes_where_nobody_waits_cost_one_query():
     delivery(lane="a", state="delivered")
     with CaptureQueriesContext(connection) as queries:
-        assert lanes.release("default", ["a", "b"], MINE) == []
+        assert lanes.release("default", ["a", "b"], MINE) == lanes.Released()
 
     assert len(queries) == 1
 
 
+def let_meanwhile(monkeypatch, happen):
+    """Let something happen when it is read who is first, and before their rows are locked."""
+    first_of_each = lanes._first_of_each
+
+    def late(waiting):
+        monkeypatch.setattr(lanes, "_first_of_each", first_of_each)
+        found = first_of_each(waiting)
+        happen()
+        return found
+
+    monkeypatch.setattr(lanes, "_first_of_each", late)
+
+
 def test_two_that_release_at_once_move_one_row_once(monkeypatch):
-    # Both have read who is first; the other was faster.
     first = waiting("a")
-    promote = lanes._promote
+    let_meanwhile(monkeypatch, lambda: lanes.release("default", ["a"], Lease("you", 60)))
 
-    def late(using, ids, names, lease):
-        assert promote(using, ids, names, Lease("you", 60)) == 1
-        return promote(using, ids, names, lease)
-
-    monkeypatch.setattr(lanes, "_promote", late)
-
-    assert lanes.release("default", ["a"], MINE) == []
+    assert lanes.release("default", ["a"], MINE).taken == []
     row = Delivery.objects.get(pk=first.pk)
     assert (row.held_by, row.epoch) == ("you", 1)
 
 
 def test_a_row_that_was_sent_meanwhile_is_not_moved_again(monkeypatch):
     first, second = waiting("a"), waiting("a")
-    promote = lanes._promote
+    sent = Delivery.objects.filter(pk=first.pk)
+    let_meanwhile(monkeypatch, lambda: sent.update(state="delivered"))
 
-    def late(*arguments):
-        Delivery.objects.filter(pk=first.pk).update(state="delivered")
-        return promote(*arguments)
-
-    monkeypatch.setattr(lanes, "_promote", late)
-
-    assert lanes.release("default", ["a"], MINE) == []
+    assert lanes.release("default", ["a"], MINE).taken == []
     assert (state_of(first), state_of(second)) == ("delivered", "waiting")
 
 
 def test_what_another_process_moved_is_not_taken(monkeypatch):
-    theirs, mine = waiting("a"), waiting("b")
-    promote = lanes._promote
+    waiting("a")
+    mine = waiting("b")
+    let_meanwhile(monkeypatch, lambda: lanes.release("default", ["a"], Lease("you", 60)))
 
-    def late(*arguments):
-        promote("default", [theirs.pk], ["a"], Lease("you", 60))
-        return promote(*arguments)
+    assert lanes.release("default", ["a", "b"], MINE).taken == [mine]
 
-    monkeypatch.setattr(lanes, "_promote", late)
 
-    assert lanes.release("default", ["a", "b"], MINE) == [mine]
+def test_who_is_released_is_known_as_it_stands():
+    waiting("a")
+    (taken,) = lanes.release("default", ["a"], MINE).taken
+
+    row = Delivery.objects.get()
+    assert (taken.state, taken.held_by, taken.epoch) == (row.state, row.held_by, row.epoch)
+
+
+def test_a_delay_that_is_not_over_holds_up_the_released():
+    made = waiting("a", not_before=DatabaseNow(30))
+    waiting("a")
+    released = lanes.release("default", ["a"], MINE)
+
+    assert (released.taken, released.scheduled) == ([], True)
+    row = Delivery.objects.get(pk=made.pk)
+    assert (row.state, row.held_by, row.epoch) == ("pending", "", 0)
+    assert row.available_at == row.not_before
+    assert lanes.release("default", ["a"], MINE).taken == [], "it keeps its lane busy"
+
+
+def test_a_delay_that_is_over_holds_up_nobody():
+    made = waiting("a", not_before=DatabaseNow(-1))
+
+    assert lanes.release("default", ["a"], MINE).taken == [made]
+
+
+@pytest.mark.skipif(DATABASE.startswith("sqlite"), reason="It has no locks of rows.")
+@pytest.mark.django_db(transaction=True)
+def test_a_row_that_somebody_has_locked_is_left_and_told():
+    waiting("a")
+    free = waiting("b")
+    others = []
+
+    def release():
+        others.append(lanes.release("default", ["a", "b"], MINE))
+        connection.close()
+
+    with transaction.atomic():
+        Delivery.objects.filter(lane="a").update(reason="being replaced")
+        thread = threading.Thread(target=release)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive(), "it must not wait for the other transaction"
+
+    (released,) = others
+    assert released.taken == [free]
+    assert released.blocked == {"a"}
 
 
 def test_lanes_that_wait_behind_nothing_are_found():

@@ -34,14 +34,15 @@ class ConsoleBackend(BaseBackend):
         # Nobody comes back for the others: they are printed now, whenever they would be due.
         others = [r.delivery.pk for r in mine if not r.leased]
         queue += claims.claim_ids(using, lease, others) if others else []
-        queue += lanes.release(using, {r.delivery.lane for r in recorded if r.delivery.lane}, lease)
+        waiting = {r.delivery.lane for r in recorded if r.delivery.lane}
+        queue += lanes.release(using, waiting, lease).taken
         while queue:
             delivery = queue.pop(0)
             self._print(delivery)
             reason = "Printed by the console backend, not sent."
             settling.settle([Settlement(delivery, State.DELIVERED, reason=reason)], using)
             if delivery.lane:
-                queue += lanes.release(using, [delivery.lane], lease)
+                queue += lanes.release(using, [delivery.lane], lease).taken
 
     def _print(self, delivery: Delivery) -> None:
         print(describe(delivery), file=self._stream or sys.stdout, flush=True)

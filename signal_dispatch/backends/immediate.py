@@ -44,7 +44,7 @@ class ImmediateBackend(BaseBackend):
         if due:
             send_inline(claims.claim_ids(using, lease, due, only_due=True), using, lease)
         if waiting:
-            send_inline(lanes.release(using, waiting, lease), using, lease)
+            send_inline(lanes.release(using, waiting, lease).taken, using, lease)
         send_inline(claims.claim(using, lease, self.scope(), self.due_limit), using, lease)
 
     def check(self) -> list[CheckMessage]:

@@ -65,6 +65,10 @@ class Migration(migrations.Migration):
                     models.DateTimeField(blank=True, null=True, verbose_name="available at"),
                 ),
                 (
+                    "not_before",
+                    models.DateTimeField(blank=True, null=True, verbose_name="not before"),
+                ),
+                (
                     "held_by",
                     models.CharField(
                         blank=True, default="", max_length=150, verbose_name="held by"

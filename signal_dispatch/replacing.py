@@ -1,0 +1,104 @@
+"""Let a newer delivery replace those of its lane that still wait (``latest_wins``)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db.models import F, Q
+
+from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.events import Event
+from signal_dispatch.models import Delivery, DeliveryQuerySet, State
+
+REPLACED = "A newer delivery of the same object replaced it."
+
+
+@dataclass(frozen=True, slots=True)
+class Legacy:
+    """What a delivery takes over from those that it replaces.
+
+    ``created``: one of them was to create the object. ``untold``: no call for the object can have
+    reached the remote, and none is under way.
+    """
+
+    ids: Sequence[int] = ()
+    created: bool = False
+    untold: bool = False
+
+    def event(self, event: str) -> str | None:
+        """Return what has to be told now; ``None`` where the remote never heard of the object."""
+        if self.created and event == Event.UPDATED:
+            return Event.CREATED
+        if self.created and event == Event.DELETED and self.untold:
+            return None
+        return event
+
+
+def replace(lane: str, using: str) -> Legacy:
+    """Cancel the deliveries of a lane that wait, in the transaction that is open.
+
+    One under lease stays. So does an event of the site's own, and what came before it: the order
+    of the others around it must not change.
+    """
+    rows = Delivery.objects.using(using).filter(lane=lane)
+    unfinished = list(rows.unfinished().annotate(free=_free()).order_by("id"))
+    waiting = _tail(unfinished)
+    cancelled = _cancel(rows, waiting)
+    if not cancelled:
+        return Legacy()
+    created = any(d.event == Event.CREATED for d in cancelled)
+    return Legacy(
+        ids=[d.pk for d in cancelled],
+        created=created,
+        untold=created
+        and len(cancelled) == len(unfinished)
+        # Whose lease ran out may have been sent by a process that is gone.
+        and not any(d.attempts or d.held_by for d in cancelled)
+        and not _were_tried(rows),
+    )
+
+
+def hand_down(legacy: Legacy, to: Delivery, using: str) -> None:
+    """Note by which delivery the cancelled ones were replaced."""
+    if legacy.ids:
+        rows = Delivery.objects.using(using).filter(pk__in=legacy.ids)
+        rows.update(replaced_by=to.pk)
+
+
+def _free() -> Q:
+    return Q(state=State.WAITING) | Q(held_by="") | Q(available_at__lte=DatabaseNow())
+
+
+def _tail(unfinished: Sequence[Delivery]) -> list[Delivery]:
+    """Return the last ones that may be replaced, up to the first that may not."""
+    tail: list[Delivery] = []
+    for delivery in reversed(unfinished):
+        free: bool = delivery.free  # type: ignore[attr-defined]
+        if not free or delivery.event not in Event.values:
+            break
+        tail.append(delivery)
+    return tail
+
+
+def _cancel(rows: DeliveryQuerySet, waiting: Sequence[Delivery]) -> Sequence[Delivery]:
+    """Cancel them, and return those that nobody took meanwhile."""
+    if not waiting:
+        return []
+    mine = rows.filter(pk__in=[d.pk for d in waiting])
+    count = mine.unfinished().filter(_free()).update(
+        state=State.CANCELLED,
+        available_at=None,
+        finished_at=DatabaseNow(),
+        held_by="",
+        epoch=F("epoch") + 1,
+        reason=REPLACED,
+    )
+    if count == len(waiting):
+        return waiting
+    done = set(mine.filter(state=State.CANCELLED).values_list("pk", flat=True))
+    return [d for d in waiting if d.pk in done]
+
+
+def _were_tried(rows: DeliveryQuerySet) -> bool:
+    """Say whether a call was tried for those that were replaced before."""
+    before = rows.filter(state=State.CANCELLED, replaced_by__isnull=False)
+    return before.filter(attempts__gt=0).exists()
