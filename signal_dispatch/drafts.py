@@ -9,8 +9,8 @@ from django.db.models import Model
 
 from signal_dispatch import lookups, paths
 from signal_dispatch.declarations import BODILESS_METHODS, ModelDispatch
-from signal_dispatch.events import Change
-from signal_dispatch.exceptions import PathError, PayloadError
+from signal_dispatch.events import Change, Event
+from signal_dispatch.exceptions import PathError, PayloadError, SignalDispatchError
 from signal_dispatch.models import Delivery, storable
 
 REMOTE_ID = "remote_id"
@@ -50,6 +50,11 @@ def draft(dispatch: ModelDispatch[Any], change: Change[Any]) -> Draft:
     if not any(name.lower() == "content-type" for name in headers):
         headers |= _headers({"Content-Type": content_type})
     return Draft(method, path, headers, body)
+
+
+def is_drafted_later(dispatch: ModelDispatch[Any], event: str) -> bool:
+    """Say whether the call is drafted at its first attempt. What is deleted can't be read then."""
+    return dispatch.snapshot == "send" and event != Event.DELETED
 
 
 def draft_method(dispatch: ModelDispatch[Any], change: Change[Any]) -> str:
@@ -108,3 +113,22 @@ def _path_values(
             except PayloadError as error:
                 raise PathError(f"The path {template!r}: {error}") from error
     return values
+
+
+def sentence_of(dispatch: ModelDispatch[Any], error: Exception) -> str:
+    """Say which hook of which dispatch failed, and how."""
+    if isinstance(error, SignalDispatchError):
+        return f"{dispatch.name}: {error}"
+    hook = "the payload"
+    trace = error.__traceback__
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_name
+        if trace.tb_frame.f_locals.get("self") is dispatch and _is_hook(dispatch, name):
+            hook = f"{name}()"
+            break
+        trace = trace.tb_next
+    return f"{dispatch.name}: {hook} raised {type(error).__name__}: {error}"
+
+
+def _is_hook(dispatch: ModelDispatch[Any], name: str) -> bool:
+    return hasattr(ModelDispatch, name) and dispatch.overrides(name)

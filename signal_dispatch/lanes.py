@@ -49,7 +49,7 @@ def release(using: str, lanes: Collection[str], lease: Lease | None) -> Released
         # Whoever replaces one of them may keep its transaction open for long.
         rows = waiting.filter(pk__in=first.values()).select_for_update(skip_locked=skip)
         found = list(rows.annotate(left=SecondsFromNow("not_before")).order_by("id"))
-        later = [d for d in found if (d.left or 0.0) > 0]
+        later = [d for d in found if (d.left or 0) > 0]  # type: ignore[attr-defined]
         ready = [d for d in found if d not in later]
         scheduled = bool(_promote(using, later, "not_before", None))
         due = now_sql(connections[using], lease.seconds if lease else 0)

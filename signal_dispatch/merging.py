@@ -7,8 +7,7 @@ from typing import Any
 from django.db import connections, transaction
 
 from signal_dispatch.events import Change, Event
-from signal_dispatch.models import Delivery
-from signal_dispatch.replacing import Legacy
+from signal_dispatch.queueing import Recorded
 
 #: Which dispatch for which object: its name, the model's label, the key as text.
 Key = tuple[str, str, str]
@@ -24,9 +23,7 @@ class Entry:
     created: bool = False
     old: Mapping[str, Any] = field(default_factory=dict)
     # By endpoint. One that a savepoint took back stays here; writing to it changes no row.
-    deliveries: dict[str, Delivery] = field(default_factory=dict)
-    # What each of them took over from those that it replaced, by endpoint as well.
-    legacies: dict[str, Legacy] = field(default_factory=dict)
+    recorded: dict[str, Recorded] = field(default_factory=dict)
 
     def net(self, change: Change[Any]) -> Change[Any] | None:
         """Return the change since the transaction began; None for created and deleted again."""

@@ -136,15 +136,11 @@ def refresh(delivery: Delivery, using: str) -> bool:
     A savepoint may have taken the row back, and SQLite gives out its number again: hence the uid.
     """
     rows = Delivery.objects.using(using).filter(pk=delivery.pk, uid=delivery.uid)
-    return bool(
-        rows.unfinished().update(
-            event=delivery.event,
-            method=delivery.method,
-            path=delivery.path,
-            headers=delivery.headers,
-            body=delivery.body,
-        )
-    )
+    written = ["event", "method", "path", "headers", "body", "state", "reason"]
+    values = {name: getattr(delivery, name) for name in written}
+    if delivery.state not in UNFINISHED:  # there is nothing left to be sent
+        values |= {"available_at": None, "held_by": "", "finished_at": DatabaseNow()}
+    return bool(rows.unfinished().update(**values))
 
 
 def withdraw(delivery: Delivery, using: str) -> bool:

@@ -10,10 +10,10 @@ from django.db import connections
 
 from signal_dispatch.backends import backends
 from signal_dispatch.declarations import ModelDispatch
-from signal_dispatch.drafts import Draft, draft, short
+from signal_dispatch.drafts import Draft, draft, is_drafted_later, sentence_of, short
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.events import Change, Event
-from signal_dispatch.exceptions import PayloadError, SignalDispatchError
+from signal_dispatch.exceptions import PayloadError
 
 logger = logging.getLogger("signal_dispatch")
 
@@ -22,12 +22,16 @@ _EMPTY = Draft("", "", {}, b"")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be recorded for one change: the same draft for each endpoint."""
+    """What is to be recorded for one change: the same draft for each endpoint.
+
+    ``error`` says why it could not be built, ``cancelled`` why there is nothing to be sent.
+    """
 
     event: str
     endpoints: tuple[str, ...]
     draft: Draft
     error: str = ""
+    cancelled: str = ""
 
 
 def is_ignored(dispatch: ModelDispatch[Any], change: Change[Any]) -> bool:
@@ -56,16 +60,28 @@ def plan_of(
             if not dispatch.should_send(change.instance, change):
                 return None
             aliases = _enabled(_aliases(dispatch.get_endpoint(change.instance, change)))
-            return Plan(event, aliases, draft(dispatch, change)) if aliases else None
+            return Plan(event, aliases, _draft_now(dispatch, change)) if aliases else None
     except Exception as error:
         if backends.under_test:
             raise
-        logger.exception(
-            "%s could not build a delivery.",
-            dispatch.name,
-            extra={"action": "build_failed", "dispatch": dispatch.name},
-        )
-        return Plan(event, _enabled(aliases), _EMPTY, _sentence(dispatch, error))
+        return Plan(event, _enabled(aliases), _EMPTY, _told(dispatch, error))
+
+
+def redrafted(dispatch: ModelDispatch[Any], change: Change[Any], plan: Plan, event: str) -> Plan:
+    """Return the plan for another event than the one that happened; nothing is asked anew."""
+    try:
+        with _user_code(change.using):
+            draft = _draft_now(dispatch, replace(change, event=event))
+            return replace(plan, event=event, draft=draft)
+    except Exception as error:
+        if backends.under_test:
+            raise
+        return replace(plan, event=event, draft=_EMPTY, error=_told(dispatch, error))
+
+
+def _draft_now(dispatch: ModelDispatch[Any], change: Change[Any]) -> Draft:
+    """Draft the call, unless that is for the first attempt to do."""
+    return _EMPTY if is_drafted_later(dispatch, change.event) else draft(dispatch, change)
 
 
 @contextmanager
@@ -117,20 +133,12 @@ def _enabled(aliases: Iterable[str]) -> tuple[str, ...]:
     return tuple(alias for alias, endpoint in found if endpoint is None or endpoint.enabled)
 
 
-def _sentence(dispatch: ModelDispatch[Any], error: Exception) -> str:
-    """Say which hook of which dispatch failed, and how."""
-    if isinstance(error, SignalDispatchError):
-        return f"{dispatch.name}: {error}"
-    hook = "the payload"
-    trace = error.__traceback__
-    while trace is not None:
-        name = trace.tb_frame.f_code.co_name
-        if trace.tb_frame.f_locals.get("self") is dispatch and _is_hook(dispatch, name):
-            hook = f"{name}()"
-            break
-        trace = trace.tb_next
-    return f"{dispatch.name}: {hook} raised {type(error).__name__}: {error}"
-
-
-def _is_hook(dispatch: ModelDispatch[Any], name: str) -> bool:
-    return hasattr(ModelDispatch, name) and dispatch.overrides(name)
+def _told(dispatch: ModelDispatch[Any], error: Exception) -> str:
+    """Log what could not be built, and return the sentence that says why."""
+    logger.error(
+        "%s could not build a delivery.",
+        dispatch.name,
+        exc_info=error,
+        extra={"action": "build_failed", "dispatch": dispatch.name},
+    )
+    return sentence_of(dispatch, error)

@@ -2,10 +2,11 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 
 from signal_dispatch.models import Delivery
+from signal_dispatch.replacing import Legacy
 
 # What a job costs beside its body, roughly; so that a million empty ones are bounded too.
 _OVERHEAD_BYTES = 2_000
@@ -24,6 +25,8 @@ class Recorded:
     since: float = 0.0
     #: Only rewritten in its own transaction: its hint is registered already.
     rewritten: bool = False
+    #: What it took over from those that it replaced.
+    legacy: Legacy = field(default_factory=Legacy)
 
 
 @dataclass(slots=True, eq=False)

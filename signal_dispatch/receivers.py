@@ -48,6 +48,7 @@ class Wiring:
         """Connect what the registered dispatches need, and nothing else."""
         saved, deleted = _listened(Event.CREATED, Event.UPDATED), _listened(Event.DELETED)
         self._wrap(saved)
+        wanted: set[tuple[Any, Any, type[Model]]]
         wanted = {(post_save, _saved, s) for model in saved for s in _family(model)}
         wanted |= {
             (pre_delete, _about_to_be_deleted, s)

@@ -51,7 +51,7 @@ class Relation:
 
     def objects(self, keys: Collection[Any], using: str) -> QuerySet[Any]:
         """Return the dispatch's objects that have these keys, always in the same order."""
-        rows = self.dispatch.model._base_manager.using(using)
+        rows: QuerySet[Any] = self.dispatch.model._base_manager.using(using)
         return rows.filter(**{f"{self.key}__in": list(keys)}).order_by("pk")
 
 

@@ -64,6 +64,20 @@ def hand_down(legacy: Legacy, to: Delivery, using: str) -> None:
         rows.update(replaced_by=to.pk)
 
 
+def restore(legacy: Legacy, by: Delivery, using: str) -> list[Delivery]:
+    """Let those wait again that were replaced by a delivery which is withdrawn."""
+    if not legacy.ids:
+        return []
+    rows = Delivery.objects.using(using).filter(
+        pk__in=legacy.ids, state=State.CANCELLED, replaced_by=by.pk
+    )
+    restored = list(rows.order_by("id"))
+    rows.update(state=State.WAITING, finished_at=None, replaced_by=None, reason="")
+    for delivery in restored:
+        delivery.state = State.WAITING
+    return restored
+
+
 def _free() -> Q:
     return Q(state=State.WAITING) | Q(held_by="") | Q(available_at__lte=DatabaseNow())
 
@@ -84,13 +98,17 @@ def _cancel(rows: DeliveryQuerySet, waiting: Sequence[Delivery]) -> Sequence[Del
     if not waiting:
         return []
     mine = rows.filter(pk__in=[d.pk for d in waiting])
-    count = mine.unfinished().filter(_free()).update(
-        state=State.CANCELLED,
-        available_at=None,
-        finished_at=DatabaseNow(),
-        held_by="",
-        epoch=F("epoch") + 1,
-        reason=REPLACED,
+    count = (
+        mine.unfinished()
+        .filter(_free())
+        .update(
+            state=State.CANCELLED,
+            available_at=None,
+            finished_at=DatabaseNow(),
+            held_by="",
+            epoch=F("epoch") + 1,
+            reason=REPLACED,
+        )
     )
     if count == len(waiting):
         return waiting

@@ -220,7 +220,9 @@ def test_an_addition_costs_a_lock_a_read_and_an_insert(order, tags):
 
     ours = statements(queries, "INSERT INTO")
     assert len([s for s in ours if "signal_dispatch_delivery" in s]) == 1
-    reads = [s for s in statements(queries, "SELECT") if 'FROM "shop_order" ' in s.replace("`", '"')]
+    reads = [
+        s for s in statements(queries, "SELECT") if 'FROM "shop_order" ' in s.replace("`", '"')
+    ]
     assert len(reads) == (1 if DATABASE.startswith("sqlite") else 2)
 
 
