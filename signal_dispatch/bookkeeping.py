@@ -146,6 +146,8 @@ class Bookkeeper:
         """Write the batch, and return the lanes whose head is settled now."""
         new = [s.settlement for s in batch if not s.settlement.recorded]
         done = [s.settlement for s in batch if s.settlement.recorded]
+        if any(s.successor for s in done):
+            self.sweeper.expect(0)
         if new:
             accepted = settle_all(new, using)
             tell(accepted, using)

@@ -27,6 +27,9 @@ def send_inline(
             if settlement is None:
                 continue
             settled.append(settlement)
+            if settlement.successor is not None:
+                successor = [settlement.successor.pk]
+                queue.extend(claims.claim_ids(using, lease, successor))
             lane = settlement.delivery.lane
             if settlement.finished and lane:
                 queue.extend(lanes.release(using, [lane], lease).taken)

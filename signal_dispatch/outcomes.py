@@ -134,7 +134,7 @@ class Response:
 
 
 class OutcomeKind(StrEnum):
-    """The three things that an attempt can lead to."""
+    """What an attempt can lead to."""
 
     # The remote has it.
     DELIVERED = "delivered"
@@ -142,6 +142,8 @@ class OutcomeKind(StrEnum):
     RETRY = "retry"
     # Never: the delivery is FAILED.
     REJECTED = "rejected"
+    # The remote lost the object: the delivery is FAILED, and a new one creates it anew.
+    RECREATE = "recreate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +178,11 @@ class Outcome:
 
     @classmethod
     def recreate(cls) -> Self:
-        """Say that the remote lost the object, so that it must be created anew."""
-        raise NotImplementedError(
-            "Outcome.recreate() is not yet there. Return Outcome.rejected(reason) meanwhile."
-        )
+        """Say that the remote lost the object: its id is forgotten, and CREATED is sent first.
+
+        A second time in a row, the delivery is FAILED and nothing else happens.
+        """
+        return cls(OutcomeKind.RECREATE)
 
 
 def outcome_of(response: Response, now: datetime) -> Outcome:

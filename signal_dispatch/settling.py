@@ -30,6 +30,8 @@ class Settlement:
     handler_tried: bool = False
     recorded: bool = False
     handler_tries: int = field(init=False)
+    #: A delivery that was recorded in the same transaction, due now.
+    successor: Delivery | None = None
     #: What a hook raised. It is told in ``reason`` too; a test wants the error itself.
     hook_error: Exception | None = None
 

@@ -15,7 +15,7 @@ from signal_dispatch.backends import backends
 from signal_dispatch.checks.problems import Problem
 from signal_dispatch.models import Delivery
 from signal_dispatch.registry import registry
-from tests.fieldzoo.models import Animal
+from tests.fieldzoo.models import Animal, Club
 from tests.shop.models import (
     Legacy,
     Order,
@@ -246,10 +246,13 @@ DECLARED = [
     (Problem.VALUE_INVALID, {"headers": {"a b": "c"}}, "'a b'"),
     *((Problem.HEADER_CONFIDENTIAL, {"headers": {name: "x"}}, f"'{name}'") for name in HEADERS),
     (Problem.HEADER_CONFIDENTIAL, {"headers": {"Cookie": "x"}}, f'{ENDPOINTS}["crm"]["HEADERS"]'),
-    (Problem.ATTRIBUTE_NOT_YET, {"m2m_fields": ["tags"]}, ".m2m_fields asks for"),
-    (Problem.ATTRIBUTE_NOT_YET, {"latest_wins": True}, ".latest_wins asks for"),
-    (Problem.ATTRIBUTE_NOT_YET, {"delay": 3}, ".delay asks for"),
-    (Problem.ATTRIBUTE_NOT_YET, {"snapshot": "send"}, ".snapshot asks for"),
+    (Problem.RELATION_INVALID, {"m2m_fields": "tags"}, "must be a list or tuple"),
+    (Problem.RELATION_INVALID, {"m2m_fields": ["customer"]}, "no many-to-many relation"),
+    (Problem.RELATION_INVALID, {"m2m_fields": ["tgas"]}, "'tgas' of shop.Order"),
+    (Problem.RELATION_INVALID, {"m2m_fields": ["tags"], "on": ["created"]}, "not in 'on'"),
+    (Problem.LATEST_UNORDERED, {"latest_wins": True, "ordered": False}, "needs ordered = True"),
+    (Problem.VALUE_INVALID, {"delay": -3}, ".delay must be more than 0 seconds"),
+    (Problem.VALUE_INVALID, {"delay": "3"}, ".delay must be a number of seconds"),
     (Problem.ATTRIBUTE_NOT_YET, {"envelope": "standard"}, ".envelope asks for"),
     (Problem.ATTRIBUTE_NOT_YET, {"get_files": answer({})}, ".get_files asks for"),
     (Problem.ATTRIBUTE_NOT_YET, {"send": answer()}, "not yet built"),
@@ -281,7 +284,7 @@ def test_faulty_declaration_is_told_with_its_class_and_cure(declare, problem, at
 
 
 def test_every_fault_is_told_at_once(declare):
-    declare(endpoint="crn", fields=["numbr"], path="{numbr}", delay=3)
+    declare(endpoint="crn", fields=["numbr"], path="{numbr}", envelope="standard")
 
     assert set(told()) == {
         Problem.ENDPOINT_UNKNOWN.id,
@@ -289,6 +292,21 @@ def test_every_fault_is_told_at_once(declare):
         Problem.PATH_NAME_UNKNOWN.id,
         Problem.ATTRIBUTE_NOT_YET.id,
     }
+
+
+def test_what_is_not_seen_of_a_relation_is_told(declare):
+    declare(Club, fields=[], m2m_fields=["members", "friends"])
+
+    found = told()
+    assert list(found) == [Problem.THROUGH_UNSEEN.id, Problem.RELATION_ONE_SIDED.id]
+    assert "fieldzoo.Membership" in found[Problem.THROUGH_UNSEEN.id][0]
+    assert "'friends' is symmetrical" in found[Problem.RELATION_ONE_SIDED.id][0]
+
+
+def test_what_is_declared_right_is_told_nothing(declare):
+    declare(m2m_fields=["tags"], latest_wins=True, delay=2.5, snapshot="send")
+
+    assert told() == {}
 
 
 def test_fault_of_a_class_is_told_once_for_all_its_models(declare):

@@ -26,9 +26,8 @@ _CHOICES = {
     "envelope": ("plain", "standard"),
     "snapshot": ("save", "send"),
 }
-# What comes later: attributes that ask for it by any value, or by one.
-_NOT_YET = ("m2m_fields", "latest_wins", "delay")
-_VALUES_NOT_YET = {"snapshot": "send", "envelope": "standard"}
+# What comes later: attributes that ask for it by one of their values.
+_VALUES_NOT_YET = {"envelope": "standard"}
 #: Hooks that come later.
 HOOKS_NOT_YET = ("get_files", "send")
 
@@ -156,10 +155,24 @@ def check_order(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
         )
 
 
+def check_latest(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
+    """See that there is a lane in which a newer delivery can replace what waits, and a delay."""
+    try:
+        if dispatch.delay != 0:
+            conf.seconds(dispatch.delay)
+    except (TypeError, ValueError) as error:
+        yield _invalid(dispatch, "delay", str(error), "Write a number of seconds, such as 2.5.")
+    if dispatch.latest_wins and not dispatch.ordered:
+        yield Problem.LATEST_UNORDERED.message(
+            f"{where(dispatch)} has latest_wins, which needs ordered = True: what waits is found "
+            "by its lane.",
+            hint="Leave ordered out, or do without latest_wins.",
+        )
+
+
 def check_not_yet(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
     """Refuse what a later version brings, so that nothing is ignored in silence."""
-    asked = [n for n in _NOT_YET if getattr(dispatch, n)]
-    asked += [n for n, later in _VALUES_NOT_YET.items() if getattr(dispatch, n) == later]
+    asked = [n for n, later in _VALUES_NOT_YET.items() if getattr(dispatch, n) == later]
     asked += [n for n in HOOKS_NOT_YET if hasattr(dispatch, n)]
     for name in asked:
         yield Problem.ATTRIBUTE_NOT_YET.message(

@@ -39,6 +39,48 @@ def check_tracked(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
         )
 
 
+def check_relations(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
+    """See that ``m2m_fields`` names relations, and tell what of them is never seen."""
+    hint = "Name many-to-many fields, or the accessors of those that other models declare."
+
+    def problem_with(name: str) -> str | None:
+        if lookups.many_to_many(dispatch.model, name) is None:
+            return f"'{name}' of {dispatch.model._meta.label} is no many-to-many relation."
+        return None
+
+    place = where(dispatch, "m2m_fields")
+    yield from _check_list(
+        dispatch, "m2m_fields", problem_with, problem=Problem.RELATION_INVALID, hint=hint
+    )
+    if dispatch.related and Event.UPDATED not in dispatch.events:
+        yield Problem.RELATION_INVALID.message(
+            f"{place} counts as 'updated', which is not in 'on'.",
+            hint="Add Event.UPDATED to on, or leave m2m_fields out.",
+        )
+    for name in dispatch.related:
+        yield from _check_relation(dispatch, name, place)
+
+
+def _check_relation(
+    dispatch: ModelDispatch[Any], name: Any, place: str
+) -> Iterator[CheckMessage]:
+    found = lookups.many_to_many(dispatch.model, name) if isinstance(name, str) else None
+    if found is None:
+        return
+    through = found[0]
+    if not through._meta.auto_created:
+        yield Problem.THROUGH_UNSEEN.message(
+            f"{place}: rows that are made on {through._meta.label} itself are not seen.",
+            hint=f"Say enqueue(...) there, or register a dispatch for {through._meta.label}.",
+        )
+    declared: Any = {f.name: f for f in dispatch.model._meta.many_to_many}.get(name)
+    if declared is not None and declared.remote_field.symmetrical:
+        yield Problem.RELATION_ONE_SIDED.message(
+            f"{place}: '{name}' is symmetrical, and a change is told of one of the two alone.",
+            hint="Say enqueue(...) for the other one, or silence this.",
+        )
+
+
 def check_path(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
     """Read each template, and look up each of its names."""
     if dispatch.overrides("get_path"):

@@ -52,8 +52,12 @@ class Problem(StrEnum):
     NAME_TAKEN = "E035"
     ATTRIBUTE_NOT_YET = "E036"
     HOOK_ASYNC = "E037"
+    RELATION_INVALID = "E038"
+    LATEST_UNORDERED = "E039"
     ATTRIBUTE_MISSPELT = "W005"
     EVENT_MISSPELT = "W006"
+    RELATION_ONE_SIDED = "W007"
+    THROUGH_UNSEEN = "I001"
 
     # A check, or something of the site's that it asked, raised.
     CHECK_BROKEN = "E040"
@@ -69,8 +73,10 @@ class Problem(StrEnum):
 
     def message(self, sentence: str, *, hint: str) -> CheckMessage:
         """Return the message: what is wrong and where, and in the hint how to cure it."""
-        kind = checks.Error if self.value.startswith("E") else checks.Warning
-        return kind(sentence, hint=hint, id=self.id)
+        return _KINDS[self.value[0]](sentence, hint=hint, id=self.id)
+
+
+_KINDS = {"E": checks.Error, "W": checks.Warning, "I": checks.Info}
 
 
 def guarded(place: str, messages: Iterable[CheckMessage]) -> Iterator[CheckMessage]:

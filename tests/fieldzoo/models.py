@@ -70,3 +70,18 @@ class Note(models.Model):
     content_type = models.ForeignKey(ContentType, models.CASCADE, db_constraint=False)
     object_id = models.PositiveIntegerField()
     about = GenericForeignKey()
+
+
+class Club(models.Model):
+    """Relations whose table is a model of its own, and that go both ways."""
+
+    members = models.ManyToManyField(Keeper, through="Membership")
+    friends = models.ManyToManyField("self", blank=True)
+
+
+class Membership(models.Model):
+    """The table of a many-to-many relation, with more than its two keys."""
+
+    club = models.ForeignKey(Club, on_delete=models.CASCADE)
+    keeper = models.ForeignKey(Keeper, on_delete=models.CASCADE)
+    since = models.DateField(null=True)

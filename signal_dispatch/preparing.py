@@ -1,0 +1,42 @@
+"""Settle what a call carries at its first attempt, where that was left open until then."""
+
+from typing import Any
+
+from signal_dispatch import remote_ids, settling
+from signal_dispatch.declarations import ModelDispatch
+from signal_dispatch.drafts import draft, is_drafted_later
+from signal_dispatch.events import Change
+from signal_dispatch.models import Delivery, State
+from signal_dispatch.settling import Settlement
+
+GONE = "The object is gone, so there is nothing to tell of it."
+
+
+def prepare(dispatch: ModelDispatch[Any], delivery: Delivery, using: str) -> Settlement | None:
+    """Freeze what every attempt will carry; a settlement instead where no call may be made.
+
+    Raises ``LeaseLost`` if somebody else has the delivery by now, and whatever the site's own
+    hooks raise.
+    """
+    # A drafted call has a method, so one that may have been made is never drafted again.
+    if not delivery.method and is_drafted_later(dispatch, delivery.event):
+        settled = _draft_now(dispatch, delivery, using)
+        if settled is not None:
+            return settled
+    return remote_ids.prepare(dispatch, delivery, using)
+
+
+def _draft_now(dispatch: ModelDispatch[Any], delivery: Delivery, using: str) -> Settlement | None:
+    instance = dispatch.model._base_manager.using(using).filter(pk=delivery.object_pk).first()
+    if instance is None:
+        return Settlement(delivery, State.CANCELLED, reason=GONE)
+    drafted = draft(dispatch, Change(delivery.event, instance, using))
+    settling.freeze(
+        delivery,
+        using,
+        method=drafted.method,
+        path=drafted.path,
+        headers=drafted.headers,
+        body=drafted.body,
+    )
+    return None
