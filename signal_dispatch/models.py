@@ -160,13 +160,10 @@ class Delivery(models.Model):
     @property
     def is_latest(self) -> bool:
         """Whether no later delivery of its lane exists. Asks the database each time."""
-        rows = Delivery.objects.using(self._state.db).exclude(pk=self.pk)
-        later = models.Q(pk__gt=self.pk)
+        rows = Delivery.objects.using(self._state.db)
         if self.lane:
-            # All states are named so that the index on state and lane answers. What waits is
-            # later, whatever its number: recreate() puts a new delivery before it.
+            # All states are named so that the index on state and lane answers.
             rows = rows.filter(state__in=State.values, lane=self.lane)
-            later |= models.Q(state=State.WAITING)
         else:
             rows = rows.filter(
                 dispatch=self.dispatch,
@@ -174,7 +171,12 @@ class Delivery(models.Model):
                 model=self.model,
                 object_pk=self.object_pk,
             )
-        return not rows.filter(later).exists()
+        # One that creates anew what the remote lost stands where the failed one stood.
+        lost = rows.filter(state=State.FAILED, replaced_by__isnull=False)
+        places = dict(lost.values_list("replaced_by", "pk"))
+        mine = places.get(self.pk, self.pk)
+        earlier = [anew for anew, place in places.items() if place <= mine]
+        return not rows.filter(pk__gt=mine).exclude(pk__in=[self.pk, *earlier]).exists()
 
 
 class Attempt(models.Model):

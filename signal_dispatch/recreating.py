@@ -8,7 +8,7 @@ from signal_dispatch.drafts import draft, is_drafted_later, sentence_of
 from signal_dispatch.events import Change, Event
 from signal_dispatch.models import Delivery, State, storable
 
-ANEW = "The remote lost the object: delivery {pk} creates it anew."
+ANEW = "The remote lost the object; another delivery creates it anew."
 AGAIN = "The remote lost the object again, right after it was created anew."
 GONE = "The remote lost the object, and it is gone here, too."
 
@@ -22,12 +22,12 @@ def is_repeated(delivery: Delivery, using: str) -> bool:
 
 
 def successor_of(
-    dispatch: ModelDispatch[Any], delivery: Delivery, using: str
+    dispatch: ModelDispatch[Any], delivery: Delivery, using: str, *, raising: bool
 ) -> Delivery | None:
     """Return the delivery that creates the object, not written yet; None where it is gone.
 
     It has a uid of its own: some remotes keep an answer for each key, and would give it again.
-    What the site's code can't build is FAILED, and its sentence says why.
+    What the site's code can't build is FAILED, and its sentence says why; or it is raised.
     """
     instance = dispatch.model._base_manager.using(using).filter(pk=delivery.object_pk).first()
     if instance is None:
@@ -37,7 +37,9 @@ def successor_of(
         return made
     try:
         drafted = draft(dispatch, Change(Event.CREATED, instance, using))
-    except Exception as error:  # noqa: BLE001 - whatever the site's code raises
+    except Exception as error:
+        if raising:
+            raise
         made.state, made.error_class = State.FAILED, "build"
         made.reason = storable(sentence_of(dispatch, error))[:500]
         return made

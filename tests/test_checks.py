@@ -770,7 +770,7 @@ def test_check_that_raises_is_told_and_hides_no_other(declare, raised):
     def check(self):
         raise raised
 
-    declare(check=check, delay=3)
+    declare(check=check, envelope="standard")
 
     found = told()
 
@@ -807,7 +807,7 @@ def test_ids_are_unique_and_of_the_kind_their_letter_says():
     kinds = {problem.value[0]: type(problem.message("", hint="")) for problem in Problem}
 
     assert len(set(ids)) == len(ids)
-    assert kinds == {"E": Error, "W": Warning}
+    assert kinds == {"E": Error, "W": Warning, "I": Info}
 
 
 def test_every_id_is_exercised_here():
@@ -819,6 +819,8 @@ def test_every_id_is_exercised_here():
         Problem.OUTBOX_MISSING,
         Problem.SQLITE_NOT_IMMEDIATE,
         Problem.UWSGI_WITHOUT_THREADS,
+        Problem.THROUGH_UNSEEN,
+        Problem.RELATION_ONE_SIDED,
     }
     in_tables = {problem for problem, *_ in [*DECLARED, *CONFIGURED]}
 

@@ -79,9 +79,8 @@ def test_retry_after_an_impossible_time_is_refused(after):
         Outcome.retry(after=after)
 
 
-def test_recreate_is_refused_until_it_is_built():
-    with pytest.raises(NotImplementedError, match="not yet"):
-        Outcome.recreate()
+def test_recreate_is_no_failure_with_an_answer_of_its_own():
+    assert Outcome.recreate() == Outcome(OutcomeKind.RECREATE)
 
 
 def test_response_reads_like_that_of_requests():

@@ -61,9 +61,7 @@ def check_relations(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
         yield from _check_relation(dispatch, name, place)
 
 
-def _check_relation(
-    dispatch: ModelDispatch[Any], name: Any, place: str
-) -> Iterator[CheckMessage]:
+def _check_relation(dispatch: ModelDispatch[Any], name: Any, place: str) -> Iterator[CheckMessage]:
     found = lookups.many_to_many(dispatch.model, name) if isinstance(name, str) else None
     if found is None:
         return
