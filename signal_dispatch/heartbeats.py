@@ -33,6 +33,7 @@ class Heartbeat:
         self._concurrency = concurrency
         self._began = monotonic()
         self._last: dict[str, float] = {}
+        self._written: set[str] = set()
 
     def beat(self, using: str) -> None:
         """Say that this process looked into the outbox; writes no more than every few seconds.
@@ -55,7 +56,7 @@ class Heartbeat:
 
     def stop(self) -> None:
         """Take the rows of this process away: it ends as it was told to."""
-        for using in self._last:
+        for using in self._written:
             try:
                 WorkerProcess.objects.using(using).filter(name=claims.holder()).delete()
             except Error as error:
@@ -80,4 +81,5 @@ class Heartbeat:
                 started_at=DatabaseNow(self._began - monotonic()),
                 **values,
             )
+        self._written.add(using)
         rows.filter(seen_at__lt=DatabaseNow(-FORGET_SECONDS)).delete()
