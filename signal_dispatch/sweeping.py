@@ -43,6 +43,7 @@ class Sweeper:
         sweep_seconds: float,
         max_sleep_seconds: float = MAX_SLEEP_SECONDS,
         using: Iterable[str] = (),
+        after_look: Callable[[str], None] | None = None,
     ) -> None:
         self._hand = hand
         self._scope = scope
@@ -51,6 +52,7 @@ class Sweeper:
         self._sweep_seconds = sweep_seconds
         self._max_sleep_seconds = max_sleep_seconds
         self._using = tuple(using)
+        self._after_look = after_look
         self._resting: dict[str, float] = {}
         self._failures: dict[str, int] = {}
         self._next = monotonic()
@@ -105,6 +107,8 @@ class Sweeper:
             try:
                 reached[using] = self._sweep_one(using, scope, repair=repair)
                 self._failures.pop(using, None)
+                if self._after_look is not None:
+                    self._after_look(using)
             except Exception as error:  # noqa: BLE001 - raised below, or logged
                 if not self._is_left_out(using, error):
                     refused[using] = error

@@ -36,7 +36,8 @@ class Worker:
 
     ``max_senders`` threads send; ``queue_size`` deliveries of ``queue_bytes`` in all are held in
     memory; a sender ends after ``idle_seconds`` without work. While anything is scheduled the
-    table is looked at every ``sweep_seconds`` at least, else every ``max_sleep_seconds``.
+    table is looked at every ``sweep_seconds`` at least, else every ``max_sleep_seconds``;
+    ``after_look`` is called with each alias whose outbox could be looked into.
 
     Safe to call from any thread. Nothing runs until ``start()`` or the first job.
     """
@@ -52,6 +53,7 @@ class Worker:
         sweep_seconds: float = 15.0,
         max_sleep_seconds: float = MAX_SLEEP_SECONDS,
         using: Iterable[str] = (),
+        after_look: Callable[[str], None] | None = None,
         keep_errors: bool = False,
     ) -> None:
         #: Whether what hooks raise is kept for whoever drains or stops: so under test.
@@ -71,6 +73,7 @@ class Worker:
             sweep_seconds=sweep_seconds,
             max_sleep_seconds=max_sleep_seconds,
             using=using,
+            after_look=after_look,
         )
 
     # Told by those who save

@@ -87,6 +87,26 @@ def test_created_and_deleted_is_nothing(declare):
     assert told() == []
 
 
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside one that hears of saves"])
+def test_who_hears_of_deletes_only_does_not_hear_of_what_never_was(declare, beside):
+    if beside:
+        declare(Order, name="shop.Saved", on=[Event.UPDATED])
+    declare(Order, on=[Event.DELETED])
+    old = Order.objects.create(number="A-0")
+    with transaction.atomic():
+        order = Order.objects.create(number="A-1")
+        with CaptureQueriesContext(connection) as queries:
+            brief = Order.objects.create(number="A-2")
+        save(order, "paid")
+        order.delete()
+        brief.delete()
+        pk = old.pk
+        old.delete()
+
+    assert list(Delivery.objects.filter(dispatch="shop.Told").values_list("object_pk")) == [(pk,)]
+    assert len(queries) == 1, "the note of it costs no statement"
+
+
 def test_updated_and_deleted_is_deleted(declare):
     declare(Order, method={"created": "POST", "updated": "PATCH", "deleted": "DELETE"})
     order = Order.objects.create(number="A-1")

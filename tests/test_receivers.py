@@ -46,6 +46,19 @@ def test_only_what_is_in_on_is_listened_to(declare):
     assert not pre_delete.has_listeners(PriorityOrder), "its parent is told of by itself"
 
 
+@pytest.mark.django_db
+def test_who_hears_of_deletes_only_keeps_nothing_for_a_signal_that_never_comes(declare):
+    declare(Order, on=[Event.DELETED])
+    assert not post_save.has_listeners(Order)
+    order = Order.objects.create(number="A-1")
+    order.save()
+    assert not vars(order._state).get("signal_dispatch")
+
+    declare(Order, name="shop.Saved", on=[Event.UPDATED])
+    order.save()
+    assert recorded() == [("updated", order.pk)]
+
+
 def test_what_was_connected_is_taken_back(declare):
     from signal_dispatch.registry import registry
 

@@ -10,10 +10,10 @@ from django.db.models import CharField, Field, IntegerField, TextField
 
 from signal_dispatch.checks.problems import Problem, longest, where
 from signal_dispatch.declarations import ModelDispatch
-from signal_dispatch.models import Attempt, Delivery, RemoteObject
+from signal_dispatch.models import Attempt, Delivery, RemoteObject, WorkerProcess
 from signal_dispatch.registry import registry
 
-_OUTBOX = (Delivery, Attempt, RemoteObject)
+_OUTBOX = (Delivery, Attempt, RemoteObject, WorkerProcess)
 
 
 def check_model(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:

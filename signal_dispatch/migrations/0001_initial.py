@@ -200,6 +200,32 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
+        migrations.CreateModel(
+            name="WorkerProcess",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=150, unique=True, verbose_name="name")),
+                ("host", models.CharField(max_length=100, verbose_name="host")),
+                ("pid", models.PositiveIntegerField(verbose_name="pid")),
+                (
+                    "environment",
+                    models.CharField(
+                        blank=True, default="", max_length=64, verbose_name="environment"
+                    ),
+                ),
+                (
+                    "endpoints",
+                    models.JSONField(blank=True, default=list, verbose_name="endpoints"),
+                ),
+                ("concurrency", models.PositiveIntegerField(verbose_name="concurrency")),
+                ("started_at", models.DateTimeField(verbose_name="started at")),
+                ("seen_at", models.DateTimeField(verbose_name="seen at")),
+            ],
+            options={
+                "verbose_name": "worker process",
+                "verbose_name_plural": "worker processes",
+            },
+        ),
         migrations.AddIndex(
             model_name="delivery",
             index=models.Index(
@@ -209,5 +235,9 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="delivery",
             index=models.Index(fields=["state", "lane", "id"], name="signal_dispatch_lane"),
+        ),
+        migrations.AddIndex(
+            model_name="delivery",
+            index=models.Index(fields=["state", "finished_at"], name="signal_dispatch_finished"),
         ),
     ]

@@ -15,6 +15,7 @@ from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.exceptions import InvalidSettings
 from signal_dispatch.management.preview import preview
+from signal_dispatch.management.table import table
 from signal_dispatch.registry import registry
 
 _HEAD = ("MODEL", "DISPATCH", "EVENTS", "ENDPOINT", "HOST", "METHOD", "PATH")
@@ -54,7 +55,7 @@ class Command(BaseCommand):
             return ["No dispatch is registered: nothing is told to anybody."]
         if named is not None:
             return preview(*_find(named, alias))
-        return _table([_HEAD, *_rows()])
+        return table([_HEAD, *_rows()])
 
 
 def _rows() -> Iterator[tuple[str, ...]]:
@@ -84,14 +85,6 @@ def _endpoint_and_host(dispatch: ModelDispatch[Any]) -> tuple[str, str]:
         return dispatch.endpoint or "-", "unknown"
     endpoint = endpoints[dispatch.endpoint]
     return endpoint.alias, endpoint.host if endpoint.enabled else "(ENABLED is False)"
-
-
-def _table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(cells).rstrip()
 
 
 def _find(text: str, alias: str | None) -> tuple[Model, str]:

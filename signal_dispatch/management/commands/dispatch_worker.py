@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from signal_dispatch.claims import Scope
 from signal_dispatch.conf import settings
 from signal_dispatch.endpoints import endpoints
+from signal_dispatch.heartbeats import Heartbeat
 from signal_dispatch.registry import registry
 from signal_dispatch.worker import Worker
 
@@ -64,12 +65,14 @@ class Command(BaseCommand):
             mine = frozenset(options["endpoint"] or endpoints)
             return Scope(settings.environment, mine, frozenset(registry.names()))
 
+        heartbeat = Heartbeat(scope, options["concurrency"])
         worker = Worker(
             scope,
             max_senders=options["concurrency"],
             sweep_seconds=1.0,
             max_sleep_seconds=1.0,
             using=options["database"] or (),
+            after_look=heartbeat.beat,
         )
         with _until_told() as told:
             worker.start()
@@ -80,6 +83,7 @@ class Command(BaseCommand):
                     time.sleep(POLL_SECONDS)
             finally:
                 worker.finish(DRAIN_SECONDS)
+                heartbeat.stop()
         self._say("Stopped.", options)
 
     def _say(self, text: str, options: dict[str, Any]) -> None:

@@ -1,0 +1,173 @@
+"""Show how the outboxes stand, and say by the exit code whether that is well."""
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import Error
+
+from signal_dispatch.databases import outbox_aliases
+from signal_dispatch.exceptions import InvalidSettings
+from signal_dispatch.management.table import table
+from signal_dispatch.models import Delivery
+from signal_dispatch.status import Limits, Status, counted, has_outbox, status_of
+
+_DEFAULTS = Limits()
+
+
+class Command(BaseCommand):
+    """Print what is due, held, stranded and failed, and which workers live, for each database.
+
+    Ends with 0 where all is within the limits, else with 1: for monitoring.
+    """
+
+    help = "Show how the outboxes stand; exit with 1 where that is not well."
+    # Of a project that is not in order the outbox is still of interest.
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the options."""
+        parser.add_argument("--json", action="store_true", help="Print JSON, times in seconds.")
+        parser.add_argument(
+            "--database",
+            action="append",
+            metavar="ALIAS",
+            help="Only the outbox of this database; may be given several times.",
+        )
+        parser.add_argument(
+            "--max-age",
+            type=float,
+            default=_DEFAULTS.max_age,
+            metavar="SECONDS",
+            help="Unhealthy if a delivery has been due for longer (%(default)g).",
+        )
+        parser.add_argument(
+            "--max-failed",
+            type=int,
+            default=_DEFAULTS.max_failed,
+            metavar="N",
+            help="Unhealthy if more became FAILED within the last hour (%(default)s).",
+        )
+        parser.add_argument(
+            "--need-worker",
+            action="store_true",
+            help="Unhealthy if no dispatch_worker is alive.",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Print the status; raises ``SystemExit`` where something is beyond the limits."""
+        limits = Limits(options["max_age"], options["max_failed"], options["need_worker"])
+        try:
+            found, problems = _look(options["database"], limits)
+        except InvalidSettings as error:
+            raise CommandError(f"{error} Correct it in your settings.") from error
+        lines = _json(found, problems) if options["json"] else _text(found, problems)
+        for line in lines:
+            self.stdout.write(line)
+        if any(problems.values()):
+            raise SystemExit(1)
+
+
+def _look(named: list[str] | None, limits: Limits) -> tuple[list[Status], dict[str, list[str]]]:
+    """Return what could be asked, and what is not well, by alias."""
+    unknown = [alias for alias in named or () if alias not in django_settings.DATABASES]
+    if unknown:
+        known = ", ".join(django_settings.DATABASES)
+        raise CommandError(f"--database {unknown[0]!r} is not known. Known: {known}.")
+    found, problems, without = [], {}, []
+    for alias in named or outbox_aliases(Delivery):
+        try:
+            if has_outbox(alias):
+                found.append(status_of(alias))
+                problems[alias] = limits.problems(found[-1])
+            else:
+                without.append(alias)
+        except Error as error:
+            problems[alias] = [f"It can't be reached: {' '.join(str(error).split())}"]
+    # A database beside may well have no outbox; that none has one is a fault.
+    if named or not problems:
+        problems |= {alias: ["It has no outbox: run 'migrate' on it."] for alias in without}
+    return found, problems
+
+
+def _json(found: list[Status], problems: Mapping[str, list[str]]) -> Iterator[str]:
+    databases = {
+        alias: {"healthy": not sentences, "problems": sentences}
+        for alias, sentences in problems.items()
+    }
+    for status in found:
+        oldest = {"oldest_due_seconds": status.oldest_due_seconds}
+        databases[status.database] |= asdict(status) | oldest
+    yield json.dumps({"healthy": not any(problems.values()), "databases": databases}, indent=2)
+
+
+def _text(found: list[Status], problems: Mapping[str, list[str]]) -> Iterator[str]:
+    for status in found:
+        named = f", environment {status.environment!r}" if status.environment else ""
+        yield f"Database {status.database!r}{named}"
+        for rows in _tables(status):
+            if len(rows) > 1:
+                yield ""
+                yield from table(rows)
+        yield ""
+    unwell = [(alias, text) for alias, sentences in problems.items() for text in sentences]
+    yield "Unhealthy:" if unwell else "Healthy."
+    for alias, sentence in unwell:
+        yield f"  {alias}: {sentence}"
+
+
+def _tables(status: Status) -> Iterator[list[tuple[str, ...]]]:
+    yield [
+        ("STATE", "DELIVERIES"),
+        *((state, counted(number)) for state, number in status.states.items()),
+        ("failed within an hour", counted(status.failed_lately)),
+    ]
+    yield [
+        ("ENDPOINT", "DUE", "SINCE", "SCHEDULED", "HELD", "WAITING", "LANES"),
+        *(
+            (
+                backlog.endpoint,
+                str(backlog.due),
+                f"{backlog.oldest_due_seconds:.0f} s" if backlog.due else "-",
+                str(backlog.scheduled),
+                str(backlog.held),
+                str(backlog.waiting),
+                str(backlog.waiting_lanes),
+            )
+            for backlog in status.backlogs
+        ),
+    ]
+    yield [
+        ("HELD BY", "DELIVERIES", "LEASE ENDS IN"),
+        *((h.name, str(h.deliveries), f"{h.seconds_left:.0f} s") for h in status.holders),
+    ]
+    yield [
+        ("NOBODY HERE MAY TAKE", "", "DELIVERIES"),
+        *((_BECAUSE[s.because], repr(s.name), str(s.deliveries)) for s in status.stranded),
+    ]
+    yield [
+        ("WORKER", "", "SEEN", "STARTED", "CONCURRENCY", "ENDPOINTS"),
+        *(
+            (
+                worker.name,
+                "alive" if worker.alive else "dead",
+                f"{worker.seen_seconds_ago:.0f} s ago",
+                f"{worker.started_seconds_ago:.0f} s ago",
+                str(worker.concurrency),
+                ", ".join(worker.endpoints) or "-",
+            )
+            for worker in status.workers
+        ),
+    ]
+
+
+_BECAUSE = {
+    "environment": "another environment",
+    "endpoint": "unknown endpoint",
+    "dispatch": "unknown dispatch",
+    "model": "dispatch not for the model",
+}

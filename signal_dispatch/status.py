@@ -1,0 +1,241 @@
+"""Say how an outbox stands: what is due, held, stranded, failed, and which workers live."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connections
+from django.db.models import Count, F, Min, Q
+
+from signal_dispatch.conf import settings
+from signal_dispatch.databases import DatabaseNow, SecondsFromNow
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.heartbeats import DEAD_SECONDS
+from signal_dispatch.models import UNFINISHED, Delivery, State, WorkerProcess
+from signal_dispatch.registry import registry
+
+#: Finished deliveries are counted up to here; one more means "more than that".
+COUNTED = 10_000
+#: Seconds that "lately" means for what failed.
+LATELY_SECONDS = 3600.0
+
+_COUNTS = ("due", "scheduled", "held", "waiting", "waiting_lanes")
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """The unfinished deliveries of one endpoint. The age is in seconds, 0 where none is due."""
+
+    endpoint: str
+    due: int
+    oldest_due_seconds: float
+    scheduled: int
+    held: int
+    waiting: int
+    waiting_lanes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that holds leases, and the seconds until the first of them is over."""
+
+    name: str
+    deliveries: int
+    seconds_left: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stranded:
+    """Unfinished deliveries that no process with these settings and this code may take.
+
+    ``because`` says what is foreign or unknown here: ``environment``, ``endpoint``, ``dispatch``,
+    or ``model`` for a dispatch that is not registered for it.
+    """
+
+    because: str
+    name: str
+    deliveries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A ``dispatch_worker`` of this environment; times in seconds before now."""
+
+    name: str
+    alive: bool
+    started_seconds_ago: float
+    seen_seconds_ago: float
+    concurrency: int
+    endpoints: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How the outbox of one database stands, by that database's clock.
+
+    ``states`` counts all environments: what is unfinished exactly, what is finished up to
+    ``COUNTED``, where ``COUNTED + 1`` means more. The rest is about the environment of these
+    settings, ``stranded`` excepted.
+    """
+
+    database: str
+    environment: str
+    states: Mapping[str, int]
+    failed_lately: int
+    backlogs: tuple[Backlog, ...]
+    holders: tuple[Holder, ...]
+    stranded: tuple[Stranded, ...]
+    workers: tuple[Worker, ...]
+
+    @property
+    def oldest_due_seconds(self) -> float:
+        """Return how long the delivery that is due longest has been due."""
+        return max((b.oldest_due_seconds for b in self.backlogs), default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an outbox may come to before it counts as unhealthy; ``None`` is not judged."""
+
+    max_age: float | None = 300.0
+    max_failed: int | None = 0
+    need_worker: bool = False
+
+    def problems(self, status: Status) -> list[str]:
+        """Return what is beyond the limits, a sentence each."""
+        found = []
+        age, failed = status.oldest_due_seconds, status.failed_lately
+        if self.max_age is not None and age > self.max_age:
+            found.append(f"A delivery has been due for {age:.0f} s (limit {self.max_age:g}).")
+        if self.max_failed is not None and failed > self.max_failed:
+            found.append(f"{counted(failed)} FAILED within an hour (limit {self.max_failed}).")
+        if self.need_worker and not any(worker.alive for worker in status.workers):
+            found.append("No dispatch_worker is alive.")
+        return found
+
+
+def counted(number: int) -> str:
+    """Write a bounded count: "more than" stands for what was not counted to its end."""
+    return str(number) if number <= COUNTED else f"more than {COUNTED}"
+
+
+def has_outbox(using: str) -> bool:
+    """Say whether the tables are there. Raises what the database raises."""
+    connection = connections[using]
+    tables = set(connection.introspection.table_names())
+    return {Delivery._meta.db_table, WorkerProcess._meta.db_table} <= tables
+
+
+def status_of(using: str) -> Status:
+    """Ask one outbox how it stands. Raises what the database raises.
+
+    The cost grows with what is unfinished, and no further: nothing reads through what is finished.
+    """
+    groups = _groups(using)
+    mine = [group for group in groups if group["environment"] == settings.environment]
+    return Status(
+        using,
+        settings.environment,
+        states=_states(using, groups),
+        failed_lately=_failed_lately(using),
+        backlogs=tuple(_backlogs(mine)),
+        holders=tuple(_holders(using)),
+        stranded=tuple(_stranded(groups)),
+        workers=tuple(_workers(using)),
+    )
+
+
+def _groups(using: str) -> list[dict[str, Any]]:
+    """Count the unfinished in one statement, by all that says who may take them."""
+    due = Q(state=State.PENDING, available_at__lte=DatabaseNow())
+    later = Q(state=State.PENDING, available_at__gt=DatabaseNow())
+    waiting = Q(state=State.WAITING)
+    rows: Any = Delivery.objects.using(using).unfinished().order_by()
+    return list(
+        rows.values("environment", "endpoint", "dispatch", "model").annotate(
+            due=Count("id", filter=due),
+            seconds=SecondsFromNow(Min("available_at", filter=due)),
+            scheduled=Count("id", filter=later & Q(held_by="")),
+            held=Count("id", filter=later & ~Q(held_by="")),
+            waiting=Count("id", filter=waiting),
+            # A lane belongs to one group, so the groups' counts can be added up.
+            waiting_lanes=Count("lane", distinct=True, filter=waiting),
+        )
+    )
+
+
+def _states(using: str, groups: list[dict[str, Any]]) -> dict[str, int]:
+    rows = Delivery.objects.using(using).order_by()
+    finished = [state for state in State if state not in UNFINISHED]
+    return {
+        State.PENDING.value: sum(g["due"] + g["scheduled"] + g["held"] for g in groups),
+        State.WAITING.value: sum(g["waiting"] for g in groups),
+        **{s.value: rows.filter(state=s)[: COUNTED + 1].count() for s in finished},
+    }
+
+
+def _failed_lately(using: str) -> int:
+    failed = Delivery.objects.using(using).filter(
+        state=State.FAILED,
+        finished_at__gte=DatabaseNow(-LATELY_SECONDS),
+        environment=settings.environment,
+    )
+    return failed.order_by()[: COUNTED + 1].count()
+
+
+def _backlogs(groups: list[dict[str, Any]]) -> Iterator[Backlog]:
+    for endpoint in sorted({group["endpoint"] for group in groups}):
+        of_it = [group for group in groups if group["endpoint"] == endpoint]
+        yield Backlog(
+            endpoint,
+            oldest_due_seconds=max(-float(group["seconds"] or 0) for group in of_it),
+            **{name: sum(group[name] for group in of_it) for name in _COUNTS},
+        )
+
+
+def _holders(using: str) -> Iterator[Holder]:
+    pending = Delivery.objects.using(using).filter(
+        state=State.PENDING, environment=settings.environment, available_at__gt=DatabaseNow()
+    )
+    held = pending.exclude(held_by="").order_by("held_by").values("held_by")
+    for row in held.annotate(deliveries=Count("id"), seconds=SecondsFromNow(Min("available_at"))):
+        yield Holder(row["held_by"], row["deliveries"], float(row["seconds"]))
+
+
+def _stranded(groups: list[dict[str, Any]]) -> Iterator[Stranded]:
+    found: Counter[tuple[str, str]] = Counter()
+    for group in groups:
+        reason = _reason(*(group[n] for n in ("environment", "endpoint", "dispatch", "model")))
+        if reason is not None:
+            found[reason] += group["due"] + group["scheduled"] + group["held"] + group["waiting"]
+    for (because, name), deliveries in sorted(found.items()):
+        yield Stranded(because, name, deliveries)
+
+
+def _reason(environment: str, endpoint: str, dispatch: str, model: str) -> tuple[str, str] | None:
+    if environment != settings.environment:
+        return "environment", environment
+    if endpoint not in endpoints:
+        return "endpoint", endpoint
+    if dispatch not in registry.names():
+        return "dispatch", dispatch
+    if registry.find(dispatch, model) is None:
+        return "model", f"{dispatch} for {model}"
+    return None
+
+
+def _workers(using: str) -> Iterator[Worker]:
+    rows = WorkerProcess.objects.using(using).filter(environment=settings.environment)
+    for row in rows.order_by("started_at", "id").annotate(
+        started=SecondsFromNow(F("started_at")), seen=SecondsFromNow(F("seen_at"))
+    ):
+        seen = max(0.0, -float(row.seen))
+        yield Worker(
+            row.name,
+            alive=seen <= DEAD_SECONDS,
+            started_seconds_ago=max(0.0, -float(row.started)),
+            seen_seconds_ago=seen,
+            concurrency=row.concurrency,
+            endpoints=tuple(row.endpoints),
+        )

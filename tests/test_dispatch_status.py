@@ -1,0 +1,194 @@
+"""What the command prints, and its exit code."""
+
+import json
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import OperationalError, connections
+
+from signal_dispatch import status
+from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.management.commands import dispatch_status
+from signal_dispatch.models import Delivery
+from tests.deliveries import delivery
+from tests.shop.models import Order
+from tests.test_heartbeats import worker_process
+from tests.test_status import finished, held, waiting
+
+pytestmark = pytest.mark.django_db(databases=["default", "other"])
+
+
+def run(*arguments):
+    out, code = StringIO(), 0
+    try:
+        call_command("dispatch_status", *arguments, stdout=out)
+    except SystemExit as ended:
+        code = ended.code
+    return code, out.getvalue()
+
+
+def lines(*arguments):
+    code, text = run("--database", "default", *arguments)
+    return code, text.splitlines()
+
+
+def test_an_empty_outbox_is_healthy():
+    assert lines() == (
+        0,
+        [
+            "Database 'default'",
+            "",
+            "STATE                  DELIVERIES",
+            "pending                0",
+            "waiting                0",
+            "delivered              0",
+            "failed                 0",
+            "cancelled              0",
+            "failed within an hour  0",
+            "",
+            "Healthy.",
+        ],
+    )
+
+
+def test_all_that_stands_is_shown_aligned(declare, settings):
+    settings.SIGNAL_DISPATCH_ENVIRONMENT = "blue"
+    declare(Order)
+    mine = {"environment": "blue"}
+    delivery(available_at=DatabaseNow(-100), **mine)
+    held("web:1:ab", 6000, **mine)
+    waiting("a", **mine)
+    delivery(endpoint="erp", available_at=DatabaseNow(600), **mine)
+    delivery(environment="green")
+    delivery(dispatch="shop.Gone", available_at=DatabaseNow(600), **mine)
+    delivery(model="shop.tag", available_at=DatabaseNow(600), **mine)
+    worker_process(seen_at=DatabaseNow(-1), endpoints=["crm", "erp"], **mine)
+    worker_process(name="web:8:abcd", seen_at=DatabaseNow(-600), **mine)
+    code, shown = lines("--max-age", "1000")
+    rows = [line.split() for line in shown]
+
+    assert code == 0
+    assert shown[0] == "Database 'default', environment 'blue'"
+    assert ["ENDPOINT", "DUE", "SINCE", "SCHEDULED", "HELD", "WAITING", "LANES"] in rows
+    crm = next(row for row in rows if row[:1] == ["crm"])
+    assert (crm[1], crm[3:]) == ("1", ["s", "2", "1", "1", "1"])
+    assert 100 <= int(crm[2]) < 900
+    assert ["erp", "0", "-", "1", "0", "0", "0"] in rows
+    assert next(row for row in rows if row[:1] == ["web:1:ab"])[1] == "1"
+    for line in (
+        "another environment         'green'                    1",
+        "unknown dispatch            'shop.Gone'                1",
+        "unknown endpoint            'erp'                      1",
+        "dispatch not for the model  'shop.Told for shop.tag'   1",
+    ):
+        assert line.split() in rows
+    assert any(row[:2] == ["web:7:abcd", "alive"] and row[-2:] == ["crm,", "erp"] for row in rows)
+    assert any(row[:2] == ["web:8:abcd", "dead"] for row in rows)
+    starts = {line.index(word) for line, word in zip(shown[-4:-2], ("alive", "dead"), strict=True)}
+    assert len(starts) == 1, "columns are aligned"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "A delivery has been due for "),
+        (["--max-age", "8000"], "2 FAILED within an hour (limit 0)."),
+        (
+            ["--max-age", "8000", "--max-failed", "2", "--need-worker"],
+            "No dispatch_worker is alive.",
+        ),
+    ],
+)
+def test_beyond_a_limit_it_ends_with_1_and_says_why(arguments, sentence):
+    delivery(available_at=DatabaseNow(-4000))
+    finished("failed")
+    finished("failed")
+    code, shown = lines(*arguments)
+
+    assert code == 1
+    assert "Unhealthy:" in shown
+    assert f"  default: {sentence}" in "\n".join(shown)
+
+
+def test_within_other_limits_it_ends_with_0():
+    delivery(available_at=DatabaseNow(-4000))
+    finished("failed")
+    worker_process()
+
+    assert run("--max-age", "8000", "--max-failed", "1", "--database", "default")[0] == 0
+    arguments = ["--max-age", "8000", "--max-failed", "1", "--need-worker"]
+    assert run(*arguments, "--database", "default")[0] == 0
+    assert run(*arguments)[0] == 1, "the other database has no worker"
+
+
+def test_json_says_the_same_for_machines():
+    delivery("other", available_at=DatabaseNow(-4000))
+    worker_process()
+    code, text = run("--json")
+    said = json.loads(text)
+
+    assert code == 1
+    assert said["healthy"] is False
+    default, other = said["databases"]["default"], said["databases"]["other"]
+    assert (default["healthy"], default["problems"]) == (True, [])
+    assert other["healthy"] is False
+    assert other["problems"][0].startswith("A delivery has been due for ")
+    assert other["oldest_due_seconds"] == other["backlogs"][0]["oldest_due_seconds"]
+    assert 4000 <= other["oldest_due_seconds"] < 8000
+    assert other["states"]["pending"] == 1
+    assert other["stranded"] == [{"because": "dispatch", "name": "shop.Told", "deliveries": 1}]
+    assert default["workers"][0]["alive"] is True
+
+
+def test_a_database_that_is_away_is_a_sentence_and_the_others_are_shown():
+    def refuse(execute, *rest):
+        raise OperationalError("server\n  gone")
+
+    with connections["other"].execute_wrapper(refuse):
+        code, text = run()
+        json_code, said = run("--json")
+
+    assert (code, json_code) == (1, 1)
+    assert "  other: It can't be reached: server gone" in text
+    assert "Database 'default'" in text
+    assert json.loads(said)["databases"]["other"] == {
+        "healthy": False,
+        "problems": ["It can't be reached: server gone"],
+    }
+
+
+def test_a_database_without_an_outbox_counts_only_where_it_is_named(monkeypatch):
+    monkeypatch.setattr(dispatch_status, "has_outbox", lambda alias: alias == "default")
+    code, text = run()
+    assert (code, "other" in text) == (0, False)
+    code, text = run("--database", "other")
+    assert code == 1
+    assert "  other: It has no outbox: run 'migrate' on it." in text
+    monkeypatch.setattr(dispatch_status, "has_outbox", lambda alias: False)
+    code, text = run()
+    assert (code, text.count("It has no outbox")) == (1, 2)
+
+
+def test_what_makes_no_sense_is_refused(settings):
+    with pytest.raises(CommandError, match="--database 'third' is not known"):
+        run("--database", "third")
+    settings.SIGNAL_DISPATCH_ENVIRONMENT = 7
+    with pytest.raises(CommandError, match="Correct it in your settings"):
+        run()
+
+
+def test_a_bounded_count_says_that_there_is_more(monkeypatch):
+    monkeypatch.setattr(status, "COUNTED", 1)
+    for _ in range(3):
+        finished("delivered")
+
+    assert ["delivered", "more", "than", "1"] in [line.split() for line in lines()[1]]
+
+
+def test_looking_changes_nothing():
+    made = delivery()
+    before = Delivery.objects.values().get()
+    run()
+
+    assert Delivery.objects.values().get(pk=made.pk) == before
