@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.usefixtures("as_in_production"),
 ]
 
-SCOPE = Scope("", frozenset({"crm"}), frozenset({"shop.Told"}))
+SCOPE = Scope("", frozenset({"crm"}), frozenset({("shop.Told", "shop.order")}))
 
 
 @pytest.fixture
@@ -335,7 +335,12 @@ def test_what_a_thread_met_under_test_is_raised_by_drain(make, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("a bug of ours"), SystemExit(1)])
-def test_an_error_in_a_sender_leaves_the_others_going(make, receiver, monkeypatch, caplog, error):
+def test_an_error_in_a_sender_leaves_the_others_going(
+    make, receiver, settings, monkeypatch, caplog, error
+):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {
+        "crm": {"URL": receiver.url, "RETRY": {"delays": [0, 60]}}
+    }
     deliver, errors = worker.deliver, [error]
 
     def failing(*arguments, **values):
