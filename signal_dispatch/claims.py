@@ -3,21 +3,28 @@
 import os
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
+from typing import Any
 
 from django.db import connections
-from django.db.models import F
+from django.db.models import F, Q
 
 from signal_dispatch.conf import settings
 from signal_dispatch.databases import DatabaseNow, SecondsFromNow, own_transaction
+from signal_dispatch.endpoints import endpoints
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
 from signal_dispatch.outbox import FIRST_EPOCH, Lease
+from signal_dispatch.registry import registry
+
+#: How many endpoints are looked at in one statement; SQLite takes 500 parts of a union.
+_LOOKS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which deliveries a process may take.
+    """Which deliveries a process may take. ``dispatches``: name and model's label of each.
 
     Rows of an endpoint or a dispatch that it does not know are left to others: during a deploy
     old and new code share the table. Rows of another environment are nobody's here.
@@ -25,21 +32,52 @@ class Scope:
 
     environment: str
     endpoints: frozenset[str]
-    dispatches: frozenset[str]
+    dispatches: frozenset[tuple[str, str]]
 
     def rows(self, using: str) -> DeliveryQuerySet:
         """Return those deliveries, in whatever state."""
-        return Delivery.objects.using(using).filter(
-            environment=self.environment,
-            endpoint__in=self.endpoints,
-            dispatch__in=self.dispatches,
-        )
+        return self._known(using).filter(endpoint__in=self.endpoints)
+
+    def scheduled(self, using: str, endpoint: str) -> DeliveryQuerySet:
+        """Return those of one endpoint that have a time, by it: just as the claim's index goes."""
+        rows = self._known(using).filter(endpoint=endpoint, available_at__isnull=False)
+        return rows.order_by("available_at", "id")
+
+    def _known(self, using: str) -> DeliveryQuerySet:
+        # A name may be registered for several models, and for others of them by other code.
+        by_model: dict[str, list[str]] = {}
+        for name, model in sorted(self.dispatches):
+            by_model.setdefault(model, []).append(name)
+        known = Q(pk__in=())
+        for model, names in by_model.items():
+            known |= Q(model=model, dispatch__in=names)
+        return Delivery.objects.using(using).filter(known, environment=self.environment)
 
 
-def claim(using: str, lease: Lease, scope: Scope, limit: int) -> list[Delivery]:
-    """Take up to ``limit`` due deliveries, the longest due first, each for nobody else."""
-    due = scope.rows(using).filter(available_at__lte=DatabaseNow())
-    return _take(due.order_by("available_at", "id"), using, lease, limit)
+def own_scope(aliases: Iterable[str]) -> Scope:
+    """Return the scope of a process that sends to these endpoints, as far as it can."""
+    sound = frozenset(alias for alias in aliases if endpoints.find(alias) is not None)
+    return Scope(settings.environment, sound, frozenset(registry.pairs()))
+
+
+def claim(
+    using: str, lease: Lease, scope: Scope, limit: int, *, due: Sequence[str] | None = None
+) -> list[Delivery]:
+    """Take up to ``limit`` due deliveries, each for nobody else.
+
+    ``due`` names the endpoints that have some, as ``due_endpoints()`` does; it is asked where
+    nothing is given. Their shares are alike, so that one with a pile keeps no other out; within
+    one the longest due goes first.
+    """
+    if due is None:
+        due = due_endpoints(seconds_until_due(using, scope))
+    taken: list[Delivery] = []
+    for position, endpoint in enumerate(due):
+        share = ceil((limit - len(taken)) / (len(due) - position))
+        if share:
+            rows = scope.scheduled(using, endpoint).filter(available_at__lte=DatabaseNow())
+            taken += _take(rows, using, lease, share)
+    return taken
 
 
 def claim_ids(
@@ -70,20 +108,38 @@ def _take(rows: DeliveryQuerySet, using: str, lease: Lease, limit: int | None) -
     return taken
 
 
-def seconds_until_due(using: str, scope: Scope) -> float | None:
-    """Return the seconds until the next delivery is due, negative if it is; None for none.
+def seconds_until_due(using: str, scope: Scope) -> dict[str, float]:
+    """Return the seconds until an endpoint's next delivery is due, negative if it is.
 
-    One indexed query: all that a process asks while nothing happens.
+    By endpoint, without those that have none scheduled. One query that looks at one row of the
+    claim's index for each endpoint: all that a process asks while nothing happens.
     """
-    row = (
-        scope.rows(using)
-        .filter(available_at__isnull=False)
-        .order_by("available_at", "id")
-        .annotate(seconds=SecondsFromNow("available_at"))
-        .values_list("seconds", flat=True)
-        .first()
-    )
-    return None if row is None else float(row)
+    found: dict[str, float] = {}
+    for some in _chunks(sorted(scope.endpoints) if scope.dispatches else [], _LOOKS):
+        firsts = [_first(using, scope, endpoint) for endpoint in some]
+        # Each in a derived table: SQLite takes an ORDER BY in no other part of a union.
+        looks = (f"SELECT * FROM ({sql}) AS first_{n}" for n, (sql, _values) in enumerate(firsts))
+        with connections[using].cursor() as cursor:
+            values = [value for _sql, values in firsts for value in values]
+            cursor.execute(" UNION ALL ".join(looks), values)
+            found |= {endpoint: float(seconds) for endpoint, seconds in cursor.fetchall()}
+    return found
+
+
+def due_endpoints(seconds: Mapping[str, float]) -> list[str]:
+    """Return the endpoints that have something due now, the longest due first."""
+    return sorted((e for e, left in seconds.items() if left <= 0), key=seconds.__getitem__)
+
+
+def _first(using: str, scope: Scope, endpoint: str) -> tuple[str, Sequence[Any]]:
+    rows = scope.scheduled(using, endpoint).annotate(seconds=SecondsFromNow("available_at"))
+    first = rows.values_list("endpoint", "seconds")[:1]
+    sql, values = first.query.get_compiler(using=using).as_sql()
+    return sql, values
+
+
+def _chunks(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    return (names[i : i + size] for i in range(0, len(names), size))
 
 
 def renew(using: str, lease: Lease, deliveries: Iterable[Delivery]) -> set[int]:

@@ -8,13 +8,10 @@ from django.db import connections
 from django.test import testcases
 
 from signal_dispatch import claims, lanes
-from signal_dispatch.claims import Scope
-from signal_dispatch.conf import settings
 from signal_dispatch.databases import DatabaseNow, outbox_aliases
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.inline import send_inline
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
-from signal_dispatch.registry import registry
 
 #: How many forgotten lanes are released at once.
 _LANES = 1000
@@ -66,7 +63,7 @@ class Deliveries(Sequence[Delivery]):
     def _send_once(self, using: str, skip: Collection[UUID] | None) -> list[Delivery]:
         """Make one attempt of all that is due but not in ``skip``; None: of all there is."""
         # Whoever should have released them may be gone: a head that the test itself deleted.
-        scope = Scope(settings.environment, frozenset(endpoints), frozenset(registry.names()))
+        scope = claims.own_scope(endpoints)
         lanes.release(using, lanes.idle_lanes(scope.rows(using), _LANES), None)
         rows = self._limited(scope.rows(using)).filter(state=State.PENDING)
         if skip is not None:

@@ -63,9 +63,9 @@ class Registry:
         """Return the dispatches whose objects are rows of this concrete model's own table."""
         return self._by_table.get(model, [])
 
-    def names(self) -> set[str]:
-        """Return the names that rows of this process's dispatches carry."""
-        return {dispatch.name for dispatch in self._dispatches}
+    def pairs(self) -> set[tuple[str, str]]:
+        """Return the names and model labels that rows of this process's dispatches carry."""
+        return {(d.name, d.model._meta.label_lower) for d in self._dispatches}
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call the listener now and after each change."""

@@ -3,7 +3,7 @@
 import logging
 import random
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from time import monotonic
 
@@ -136,15 +136,14 @@ class Sweeper:
             idle = lanes.idle_lanes(scope.rows(using), self._batch)
             with self._hand.lock:
                 self._hand.to_look |= {(using, lane) for lane in idle}
-        due = claims.seconds_until_due(using, scope)
-        if due is None:
-            return self._max_sleep_seconds
-        if due > 0:
-            return min(due, self._sweep_seconds)
-        self._claim(using, scope)
-        return 0.0
+        seconds = claims.seconds_until_due(using, scope)
+        due = claims.due_endpoints(seconds)
+        if due:
+            self._claim(using, scope, due)
+            return 0.0
+        return min(self._sweep_seconds, *seconds.values()) if seconds else self._max_sleep_seconds
 
-    def _claim(self, using: str, scope: Scope) -> None:
+    def _claim(self, using: str, scope: Scope, due: Sequence[str]) -> None:
         with self._hand.lock:
             room = min(self._batch, self._hand.queue.room)
         if not room:
@@ -152,7 +151,7 @@ class Sweeper:
             return
         began = monotonic()
         lease = claims.own_lease()
-        taken = claims.claim(using, lease, scope, room)
+        taken = claims.claim(using, lease, scope, room, due=due)
         self._more_is_due |= len(taken) == room
         for delivery in taken:
             self._take(delivery, using, began)

@@ -18,7 +18,7 @@ from signal_dispatch.settling import Settlement
 from tests.deliveries import delivery
 from tests.waiting import eventually
 
-SCOPE = Scope("", frozenset({"crm"}), frozenset({"shop.Told"}))
+SCOPE = Scope("", frozenset({"crm"}), frozenset({("shop.Told", "shop.order")}))
 
 
 class NoConnections:

@@ -42,7 +42,7 @@ def test_one_class_for_two_models_is_two_dispatches(own):
 
     assert [(d.name, d.model) for d in own] == [("shop.Told", Order), ("shop.Told", Customer)]
     assert len(own) == 2
-    assert own.names() == {"shop.Told"}
+    assert own.pairs() == {("shop.Told", "shop.order"), ("shop.Told", "shop.customer")}
 
 
 def test_a_row_finds_its_dispatch_by_name_and_model(own):

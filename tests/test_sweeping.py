@@ -13,7 +13,7 @@ from signal_dispatch.queueing import Job
 from signal_dispatch.sweeping import Sweeper
 from tests.deliveries import delivery
 
-SCOPE = Scope("", frozenset({"crm"}), frozenset({"shop.Told"}))
+SCOPE = Scope("", frozenset({"crm"}), frozenset({("shop.Told", "shop.order")}))
 
 
 class Sweep:

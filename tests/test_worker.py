@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.usefixtures("as_in_production"),
 ]
 
-SCOPE = Scope("", frozenset({"crm"}), frozenset({"shop.Told"}))
+SCOPE = Scope("", frozenset({"crm"}), frozenset({("shop.Told", "shop.order")}))
 
 
 @pytest.fixture

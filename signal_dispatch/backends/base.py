@@ -5,12 +5,10 @@ from typing import Any
 
 from django.core.checks import CheckMessage
 
-from signal_dispatch.claims import Scope
-from signal_dispatch.conf import settings
+from signal_dispatch.claims import Scope, own_scope
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.outbox import Lease
 from signal_dispatch.queueing import Recorded
-from signal_dispatch.registry import registry
 
 
 class BaseBackend:
@@ -28,8 +26,7 @@ class BaseBackend:
     def scope(self) -> Scope:
         """Return which deliveries are this backend's to send."""
         sound = (endpoint for alias in endpoints if (endpoint := endpoints.find(alias)))
-        mine = frozenset(e.alias for e in sound if e.backend == self.alias)
-        return Scope(settings.environment, mine, frozenset(registry.names()))
+        return own_scope(e.alias for e in sound if e.backend == self.alias)
 
     def remember(self, recorded: Recorded) -> None:
         """Note a new row before its transaction commits, should the hint get lost."""

@@ -229,7 +229,8 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="delivery",
             index=models.Index(
-                fields=["environment", "available_at", "id"], name="signal_dispatch_claim"
+                fields=["environment", "endpoint", "available_at", "id"],
+                name="signal_dispatch_claim",
             ),
         ),
         migrations.AddIndex(

@@ -10,11 +10,9 @@ from typing import Any
 from django.conf import settings as django_settings
 from django.core.management.base import BaseCommand, CommandError
 
-from signal_dispatch.claims import Scope
-from signal_dispatch.conf import settings
+from signal_dispatch.claims import Scope, own_scope
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.heartbeats import Heartbeat
-from signal_dispatch.registry import registry
 from signal_dispatch.worker import Worker
 
 #: Seconds after which a signal is noticed at the latest.
@@ -62,8 +60,7 @@ class Command(BaseCommand):
         _refuse_unknown("--database", options["database"], django_settings.DATABASES)
 
         def scope() -> Scope:
-            mine = frozenset(options["endpoint"] or endpoints)
-            return Scope(settings.environment, mine, frozenset(registry.names()))
+            return own_scope(options["endpoint"] or endpoints)
 
         heartbeat = Heartbeat(scope, options["concurrency"])
         worker = Worker(
