@@ -9,7 +9,7 @@ from typing import Any
 from django.db import Error
 from django.utils import timezone
 
-from signal_dispatch import remote_ids, sender, settling, signals, suppression
+from signal_dispatch import crashpoints, remote_ids, sender, settling, signals, suppression
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.drafts import uses_remote_id
 from signal_dispatch.endpoints import Endpoint, endpoints
@@ -111,6 +111,7 @@ def _call(case: _Case, sessions: sender.SessionCache, sender_name: str) -> Settl
     except SendError as error:
         attempt.duration_ms = _milliseconds_since(began)
         return _concluded(case, outcome_of_error(error), attempt)
+    crashpoints.reached("after_answer")
     attempt.duration_ms = _milliseconds_since(began)
     attempt.status_code = response.status_code
     attempt.response_headers = {k: storable(v) for k, v in response.headers.items()}
