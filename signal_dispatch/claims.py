@@ -11,6 +11,7 @@ from typing import Any
 from django.db import connections
 from django.db.models import F, Q
 
+from signal_dispatch import crashpoints
 from signal_dispatch.conf import settings
 from signal_dispatch.databases import DatabaseNow, SecondsFromNow, own_transaction
 from signal_dispatch.endpoints import endpoints
@@ -102,6 +103,7 @@ def _take(rows: DeliveryQuerySet, using: str, lease: Lease, limit: int | None) -
             held_by=lease.holder,
             epoch=F("epoch") + 1,
         )
+    crashpoints.reached("after_claim")
     for delivery in taken:
         delivery.epoch += 1
         delivery.held_by = lease.holder

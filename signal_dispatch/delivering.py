@@ -5,7 +5,7 @@ from time import monotonic
 from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
-from signal_dispatch import preparing, sender, settling
+from signal_dispatch import crashpoints, preparing, sender, settling
 from signal_dispatch.answers import judge
 from signal_dispatch.concluding import Case, concluded, failed
 from signal_dispatch.drafts import sentence_of
@@ -70,6 +70,7 @@ def _call(case: Case, sessions: sender.SessionCache, sender_name: str) -> Settle
     except SendError as error:
         attempt.duration_ms = _milliseconds_since(began)
         return concluded(case, outcome_of_error(error), attempt)
+    crashpoints.reached("after_answer")
     attempt.duration_ms = _milliseconds_since(began)
     attempt.status_code = response.status_code
     attempt.response_headers = {k: storable(v) for k, v in response.headers.items()}

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db import connections, transaction
 
-from signal_dispatch import outbox, recording, replacing, suppression
+from signal_dispatch import crashpoints, outbox, recording, replacing, suppression
 from signal_dispatch.backends import backends
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.events import Change, Event
@@ -110,6 +110,7 @@ def announce(recorded: Iterable[Recorded], using: str, *, alone: bool) -> None:
         return  # With autocommit off nobody says when it commits: the rows are found later.
 
     def hint() -> None:
+        crashpoints.reached("after_commit")
         backends.committed(items, using, fresh=alone)
 
     transaction.on_commit(hint, using=using, robust=not backends.under_test)

@@ -8,6 +8,7 @@ from typing import Any
 from django.db import connections
 from django.utils import timezone
 
+from signal_dispatch import crashpoints
 from signal_dispatch.databases import DatabaseNow, now_sql
 from signal_dispatch.models import UNFINISHED, Delivery, State
 
@@ -68,6 +69,7 @@ def record(
         delivery.held_by, delivery.epoch = holder, int(leased)
     delivery.created_at = timezone.now()  # near enough, for hooks that are called with it
     delivery._state.db, delivery._state.adding = using, False
+    crashpoints.reached("before_commit")
 
 
 _STATE_OF = "SELECT state FROM {table} WHERE id = %s"
@@ -128,6 +130,7 @@ def record_many(deliveries: Sequence[Delivery], using: str, *, delay: float = 0.
     for delivery in deliveries:  # receivers and hooks are no place for SQL
         delivery.created_at = timezone.now()
         delivery.available_at = delivery.not_before = delivery.finished_at = None
+    crashpoints.reached("before_commit")
 
 
 def refresh(delivery: Delivery, using: str) -> bool:

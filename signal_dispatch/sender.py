@@ -20,6 +20,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import Timeout
 
 import signal_dispatch
+from signal_dispatch import crashpoints
 from signal_dispatch.endpoints import Endpoint
 from signal_dispatch.exceptions import EndpointNotMocked
 from signal_dispatch.outcomes import Response, causes, explain
@@ -214,6 +215,7 @@ class _Connection(HTTPConnection):
         super().send(data)
 
     def getresponse(self) -> Any:
+        crashpoints.reached("mid_request")
         try:
             response = super().getresponse()
         except RemoteDisconnected as error:

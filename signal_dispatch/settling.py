@@ -9,6 +9,7 @@ from typing import Any
 from django.db import connections, transaction
 from django.utils import timezone
 
+from signal_dispatch import crashpoints
 from signal_dispatch.databases import now_sql, own_transaction
 from signal_dispatch.exceptions import LeaseLost
 from signal_dispatch.models import UNFINISHED, Attempt, Delivery, State, storable
@@ -69,12 +70,17 @@ def settle(settlements: Sequence[Settlement], using: str) -> list[Settlement]:
 
     One whose lease somebody else has by now is left out: only its attempt is put on record.
     """
+    crashpoints.reached("before_settling")
     with own_transaction(using):
         accepted, existing = _mark(settlements, using)
         attempts = [
             _insertable(s.attempt) for s in settlements if s.attempt and s.delivery.pk in existing
         ]
         Attempt.objects.using(using).bulk_create(attempts)
+    if any(s.handler_tried for s in accepted):
+        crashpoints.reached("after_answer_stored")
+    if any(s.finished for s in accepted):
+        crashpoints.reached("after_mark")
     return accepted
 
 
@@ -95,6 +101,7 @@ def settle_with(settlement: Settlement, using: str, work: Callable[[], None]) ->
             # The first hook of the commit, so that it runs whatever the others do.
             transaction.on_commit(note, using=using)
             work()
+            crashpoints.reached("before_settling")
             _mark_alone(settlement, using)
     except Exception:
         if not committed:
@@ -103,6 +110,7 @@ def settle_with(settlement: Settlement, using: str, work: Callable[[], None]) ->
             "A commit hook of the site failed. Delivery %s is settled all the same.",
             settlement.delivery,
         )
+    crashpoints.reached("after_mark")
 
 
 def _mark_alone(settlement: Settlement, using: str) -> None:

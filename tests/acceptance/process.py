@@ -1,7 +1,10 @@
 """A process of a site, to be run and killed: ``python -m tests.acceptance.process URL WHAT``.
 
-``WHAT`` is ``save N``, ``save-and-die N``, ``serve``, or a management command. It uses the
-databases of the test run that started it.
+``WHAT`` is ``save N``, ``save-and-die N``, ``serve``, one of ``works.WORKS``, or a management
+command. It uses the databases of the test run that started it. Read from the environment:
+``DECLARED`` (one of ``works.DECLARATIONS``), ``LEASE_SECONDS``, ``REPAIR_SECONDS`` between two
+looks for lanes that wait behind nothing, ``RETRY_SECONDS`` before each of many attempts, and
+``BACKEND``, below ``signal_dispatch.backends``.
 """
 
 import os
@@ -9,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any
 
 #: Seconds that a dead process's lease lasts here.
 LEASE_SECONDS = 4
@@ -44,9 +46,12 @@ def main(url: str, what: str, *arguments: str) -> None:
     set_up(url)
     from django.core.management import call_command
 
+    from tests.acceptance.works import WORKS
     from tests.shop.models import Order
 
-    if what.startswith("save"):
+    if what in WORKS:
+        WORKS[what](*arguments)
+    elif what.startswith("save"):
         for number in range(int(arguments[0])):
             Order.objects.create(number=f"{arguments[1]}-{number}")
         if what == "save-and-die":
@@ -63,19 +68,28 @@ def set_up(url: str) -> None:
     import django
     from django.conf import settings
 
-    settings.SIGNAL_DISPATCH_LEASE_SECONDS = LEASE_SECONDS
+    settings.SIGNAL_DISPATCH_LEASE_SECONDS = float(os.environ.get("LEASE_SECONDS", LEASE_SECONDS))
     settings.SIGNAL_DISPATCH_ENDPOINTS = {
-        "crm": {"URL": url, "DEADLINE": 1, "TIMEOUT": 1, "RETRY": {"delays": [0, 0.5, 0.5, 1, 1]}}
+        "crm": {"URL": url, "DEADLINE": 1, "TIMEOUT": 1, "RETRY": {"delays": delays()}}
+    }
+    backend = os.environ.get("BACKEND", "threads.ThreadsBackend")
+    settings.SIGNAL_DISPATCH_BACKENDS = {
+        "default": {"BACKEND": f"signal_dispatch.backends.{backend}"}
     }
     django.setup()
-    from signal_dispatch import ModelDispatch, register
-    from tests.shop.models import Order
+    from signal_dispatch import sweeping
+    from tests.acceptance.works import DECLARATIONS
 
-    @register(Order)
-    class Told(ModelDispatch[Any]):
-        name = "shop.Told"
-        endpoint = "crm"
-        fields = ("number", "status")
+    if "REPAIR_SECONDS" in os.environ:
+        sweeping.REPAIR_SECONDS = float(os.environ["REPAIR_SECONDS"])
+    DECLARATIONS[os.environ.get("DECLARED", "told")]()
+
+
+def delays() -> list[float]:
+    """Return how long to wait before each attempt."""
+    if "RETRY_SECONDS" in os.environ:
+        return [0, *[float(os.environ["RETRY_SECONDS"])] * 50]
+    return [0, 0.5, 0.5, 1, 1]
 
 
 def serve() -> None:

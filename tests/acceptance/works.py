@@ -1,0 +1,138 @@
+"""What the processes of the fault tests declare, and what they do."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models import F
+
+from signal_dispatch import Event, ModelDispatch, enqueue, register
+from tests.shop.models import Order
+
+# What is declared
+
+
+def told() -> None:
+    """Tell ``crm`` of each order."""
+
+    @register(Order)
+    class Told(ModelDispatch[Any]):
+        name = "shop.Told"
+        endpoint = "crm"
+        fields = ("number", "status")
+
+
+def counted() -> None:
+    """Tell ``crm`` the total, by which ``change`` counts an order's changes as they commit."""
+
+    @register(Order)
+    class Counted(ModelDispatch[Any]):
+        name = "shop.Counted"
+        endpoint = "crm"
+        fields = ("number", "total")
+
+
+def handled() -> None:
+    """Note each answer that was handled in the order's total; raise for the status ``broken``."""
+
+    @register(Order)
+    class Handled(ModelDispatch[Any]):
+        name = "shop.Handled"
+        endpoint = "crm"
+        fields = ("number",)
+
+        def handle_response(self, delivery: Any, response: Any) -> None:
+            rows = Order.objects.filter(pk=delivery.object_pk)
+            rows.update(total=F("total") + 1, crm_id=response.json()["id"])
+            if rows.get().status == "broken":
+                raise RuntimeError("not today")
+
+
+def known_remotely() -> None:
+    """Tell ``crm`` of each order by the id that it gives out."""
+    by_id = "contacts/{remote_id}"
+
+    @register(Order)
+    class Known(ModelDispatch[Any]):
+        name = "shop.Known"
+        endpoint = "crm"
+        path = {Event.CREATED: "contacts", Event.UPDATED: by_id, Event.DELETED: by_id}
+        method = {Event.CREATED: "POST", Event.UPDATED: "PATCH", Event.DELETED: "DELETE"}
+        fields = ("number", "total")
+        remote_id = "id"
+
+        def get_headers(self, instance: Any, change: Any) -> Any:
+            return {"X-Number": instance.number}
+
+
+DECLARATIONS: dict[str, Callable[[], None]] = {
+    "told": told,
+    "counted": counted,
+    "handled": handled,
+    "known_remotely": known_remotely,
+}
+
+# What is done. Each way of changing an order adds one to its total, under its row's lock, so that
+# the payloads carry the order in which the changes commit. It returns False, and changes nothing,
+# where the total has been reached.
+
+
+def _save_under_lock(pk: int, total: int) -> bool:
+    with transaction.atomic():
+        order = Order.objects.select_for_update().get(pk=pk)
+        if order.total >= total:
+            return False
+        order.total += 1
+        order.save()
+    return True
+
+
+def _save_in_autocommit(pk: int, total: int) -> bool:
+    order = Order.objects.get(pk=pk)
+    if order.total >= total:
+        return False
+    order.total = F("total") + 1
+    order.save(update_fields=["total"])
+    return True
+
+
+def _update_and_enqueue(pk: int, total: int) -> bool:
+    with transaction.atomic():
+        row = Order.objects.filter(pk=pk)
+        if not row.filter(total__lt=total).update(total=F("total") + 1):
+            return False
+        enqueue(row)
+    return True
+
+
+#: Many-to-many changes join here with the release that notices them.
+WAYS = (_save_under_lock, _save_in_autocommit, _update_and_enqueue)
+
+
+def change(total: str, seed: str) -> None:
+    """Change all orders at random, in every way there is, until each has reached the total."""
+    if connection.vendor == "sqlite":  # as a site on SQLite is told to have it
+        connection.ensure_connection()  # which sets the mode that the settings have
+        connection.transaction_mode = "IMMEDIATE"
+    chance = random.Random(seed)
+    open_ones = list(Order.objects.values_list("pk", flat=True))
+    while open_ones:
+        pk = chance.choice(open_ones)
+        if not chance.choice(WAYS)(pk, int(total)):
+            open_ones.remove(pk)
+
+
+def live(lives: str, seed: str) -> None:
+    """Create, update and delete orders one after the other; each third one stays."""
+    chance = random.Random(seed)
+    for number in range(int(lives)):
+        order = Order.objects.create(number=f"{seed}-{number}")
+        for _change in range(chance.randrange(3)):
+            order.total += 1
+            order.save()
+        if number % 3:
+            order.delete()
+
+
+WORKS: dict[str, Callable[..., None]] = {"change": change, "live": live}
