@@ -21,6 +21,7 @@ from tests.waiting import eventually
 _WSGI = "tests.acceptance.site.wsgi:application"
 _ASGI = "tests.acceptance.site.asgi:application"
 _GUNICORN = ("gunicorn", "--no-control-socket", "-b", "127.0.0.1:{port}", "-w", "2")
+_PATCHING = str(ROOT / "tests/acceptance/site/gevent_first.py")
 _UVICORN = ("uvicorn", "--lifespan", "off", "--port", "{port}")
 _UWSGI = ("uwsgi", "--http-socket", "127.0.0.1:{port}", "--master", "--processes", "2")
 _UWSGI += ("--die-on-term", "--need-app", "--virtualenv", sys.prefix, "--module", _WSGI)
@@ -32,7 +33,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "gunicorn --preload": (*_GUNICORN, "--preload", _WSGI),
     "gunicorn gthread": (*_GUNICORN, "-k", "gthread", "--threads", "4", _WSGI),
     "gunicorn gevent": (*_GUNICORN, "-k", "gevent", _WSGI),
-    "gunicorn gevent --preload": (*_GUNICORN, "-k", "gevent", "--preload", _WSGI),
+    "gunicorn gevent --preload": (*_GUNICORN, "-k", "gevent", "--preload", "-c", _PATCHING, _WSGI),
     "uvicorn": (*_UVICORN, _ASGI),
     "uvicorn --workers 2": (*_UVICORN, "--workers", "2", _ASGI),
     "daphne": ("daphne", "-b", "127.0.0.1", "-p", "{port}", _ASGI),
@@ -87,6 +88,13 @@ class Server:
                 return found
         except OSError as error:
             raise AssertionError(f"{error}: {self.output}") from error
+
+    def serving_pid(self) -> int | None:
+        """Return which process answers just now, if any does."""
+        try:
+            return int(self.get("read/")["pid"])
+        except AssertionError:
+            return None
 
     def terminate(self) -> None:
         """Send SIGTERM, as whoever stops a service does."""
@@ -148,15 +156,14 @@ def environment(crm: str, notes_path: Path) -> dict[str, str]:
     }
 
 
-def _program(name: str) -> list[str]:
-    if name == "uwsgi":
-        return [str(uwsgi())]
-    return [sys.executable, "-m", name]
-
-
-def uwsgi() -> Path:
+def uwsgi() -> Path | None:
     """Return where uWSGI is, if it is installed."""
-    return Path(sys.executable).with_name("uwsgi")
+    path = Path(sys.executable).with_name("uwsgi")
+    return path if path.exists() else None
+
+
+def _program(name: str) -> list[str]:
+    return [str(uwsgi())] if name == "uwsgi" else [sys.executable, "-m", name]
 
 
 def _free_port() -> int:
