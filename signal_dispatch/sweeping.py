@@ -17,7 +17,8 @@ from signal_dispatch.models import Delivery
 
 logger = logging.getLogger("signal_dispatch")
 
-#: The longest sleep, in seconds: what other processes leave behind is found after that.
+#: The sleep, in seconds, while nothing is scheduled, up to a fifth longer: what other processes
+#: leave behind is found after that.
 MAX_SLEEP_SECONDS = 60.0
 #: The shortest, after something was found.
 MIN_SLEEP_SECONDS = 0.05
@@ -117,10 +118,16 @@ class Sweeper:
         waits = [self._max_sleep_seconds, *reached.values()]
         waits += [self._rest(using, error) for using, error in refused.items()]
         wait = max(MIN_SLEEP_SECONDS, min(waits))
-        self._next = monotonic() + (wait * (1 - 0.2 * _share()) if wait > 1 else wait)
+        self._next = monotonic() + self._spread(wait)
         if min(waits) > 0:
             with self._hand.lock:
                 self._calm = self._begun
+
+    def _spread(self, wait: float) -> float:
+        """Keep processes from looking all at once: a little later if idle, else a little sooner."""
+        if wait >= self._max_sleep_seconds:
+            return wait * (1 + 0.2 * _share())
+        return wait * (1 - 0.2 * _share()) if wait > 1 else wait
 
     def _uncrowded(self) -> Scope:
         """Leave out endpoints that have enough in hand: one that hangs must not keep others out."""

@@ -87,7 +87,7 @@ class Worker:
     def has_room(self) -> bool:
         """Whether a new delivery can be taken, rather than left in the table."""
         with self._hand.lock:
-            return not self._hand.is_full and self._started()
+            return not (self._hand.stopping or self._hand.is_full) and self._started()
 
     def remember(self, recorded: Recorded) -> None:
         """Note a lease before its transaction commits, should the hint get lost."""

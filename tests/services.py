@@ -20,6 +20,11 @@ MARIADB = {
 CONNECT_SECONDS = 5
 
 
+def required() -> bool:
+    """Say whether whatever the tests need has to be there."""
+    return os.environ.get("REQUIRE_SERVICES", "") not in ("", "0")
+
+
 def refusal(database: str) -> str:
     """Return why ``postgres`` or ``mariadb`` can't be used, empty when it can."""
     connect = {"postgres": _connect_postgres, "mariadb": _connect_mariadb}[database]

@@ -227,6 +227,20 @@ def test_under_uwsgi_without_threads_nothing_is_leased_or_started(backend, monke
     assert "--enable-threads" in warning.hint
 
 
+def test_in_the_process_that_uwsgi_forks_nothing_is_leased_or_started(backend, monkeypatch):
+    uwsgi = SimpleNamespace(opt={"enable-threads": True}, masterpid=os.getpid)
+    monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
+
+    assert backend.lease("default") is None
+    backend.start()
+    backend.committed([], "default", fresh=True)
+    assert threads_of_ours() == []
+    assert backend.check() == []
+    uwsgi.masterpid = os.getppid
+    backend.start()
+    assert threads_of_ours() == ["signal_dispatch-bookkeeper"]
+
+
 # Forks and the end, in processes of their own.
 
 PROLOGUE = """
@@ -327,3 +341,18 @@ def test_a_process_that_ends_hands_back_what_it_could_not_send(receiver):
 
     held = [d.held_by != "" for d in Delivery.objects.order_by("id")]
     assert held == [True, False, False], "the first was in flight, its lease runs out"
+
+
+SAVES_WHEN_THE_THREADS_HAVE_ENDED = """
+import atexit
+atexit.register(lambda: Order.objects.create(number="late"))  # run last: registered first
+Order.objects.create(number="early")
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_saved_after_the_threads_have_ended_is_due_at_once(receiver):
+    run(SAVES_WHEN_THE_THREADS_HAVE_ENDED, receiver.url)
+
+    early, late = Delivery.objects.order_by("id")
+    assert (early.state, late.state, late.held_by) == ("delivered", "pending", "")

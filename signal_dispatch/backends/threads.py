@@ -68,7 +68,7 @@ class ThreadsBackend(BaseBackend):
 
     def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
         """Hand what is committed to the threads."""
-        if threads_can_run():
+        if threads_can_run() and not _is_uwsgi_master():
             self._current().committed(recorded, using, fresh=fresh)
 
     def start(self) -> None:
@@ -143,7 +143,17 @@ def _threads_can_run_or_warn() -> bool:
     if not threads_can_run():
         _warn_once(os.getpid())
         return False
-    return True
+    return not _is_uwsgi_master()
+
+
+def _is_uwsgi_master() -> bool:
+    """Say whether this is the process that uWSGI forks its workers from.
+
+    A thread that holds Python's lock just then makes the worker hang (unbit/uwsgi#2387). What is
+    saved here, while the site is loaded, is for the workers.
+    """
+    masterpid = getattr(sys.modules.get("uwsgi"), "masterpid", None)
+    return masterpid is not None and masterpid() == os.getpid()
 
 
 @cache
