@@ -10,7 +10,7 @@ from django.db import Error, connections
 from signal_dispatch import claims, lanes
 from signal_dispatch.batches import settle_all
 from signal_dispatch.claims import Scope
-from signal_dispatch.delivering import tell
+from signal_dispatch.concluding import tell
 from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
 from signal_dispatch.models import Delivery
 from signal_dispatch.queueing import Job

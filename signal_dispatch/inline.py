@@ -4,7 +4,8 @@ from collections import deque
 from collections.abc import Iterable
 
 from signal_dispatch import claims, lanes, settling
-from signal_dispatch.delivering import deliver, tell
+from signal_dispatch.concluding import tell
+from signal_dispatch.delivering import deliver
 from signal_dispatch.exceptions import LeaseLost
 from signal_dispatch.models import Delivery
 from signal_dispatch.outbox import Lease

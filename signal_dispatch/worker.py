@@ -11,8 +11,9 @@ from django.db import Error, connections
 from signal_dispatch import claims
 from signal_dispatch.bookkeeping import Bookkeeper
 from signal_dispatch.claims import Scope
+from signal_dispatch.concluding import count_internal, tell
 from signal_dispatch.conf import settings
-from signal_dispatch.delivering import count_internal, deliver, tell
+from signal_dispatch.delivering import deliver
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.exceptions import EndpointNotMocked, LeaseLost
 from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled

@@ -1,0 +1,101 @@
+"""Judge the answer of an attempt, and run the site's own code on it."""
+
+import logging
+from typing import Any
+
+from django.utils import timezone
+
+from signal_dispatch import remote_ids, settling
+from signal_dispatch.concluding import Case, concluded, failed
+from signal_dispatch.drafts import uses_remote_id
+from signal_dispatch.exceptions import LeaseLost
+from signal_dispatch.models import Attempt, State, storable
+from signal_dispatch.outcomes import Outcome, OutcomeKind, Response, outcome_of
+from signal_dispatch.remote_ids import RemoteIdMissing
+from signal_dispatch.settling import Settlement
+
+logger = logging.getLogger("signal_dispatch")
+
+
+def judge(case: Case, response: Response, attempt: Attempt | None) -> Settlement:
+    """Turn an answer into a settlement; ``attempt`` is None for one that was kept."""
+    try:
+        asked = _outcome_asked(case, response)
+    except Exception as error:  # noqa: BLE001 - whatever the site's code raises
+        return _hook_failed(case, "get_outcome", error, attempt)
+    outcome = asked or outcome_of(response, timezone.now())
+    if outcome.kind != OutcomeKind.DELIVERED:
+        return concluded(case, outcome, attempt)
+    if attempt is not None:
+        attempt.outcome = OutcomeKind.DELIVERED
+    return _delivered(case, response, attempt)
+
+
+def _outcome_asked(case: Case, response: Response) -> Outcome | None:
+    asked: Any = None
+
+    def work() -> None:
+        nonlocal asked
+        asked = case.dispatch.get_outcome(case.delivery, response)
+
+    case.hook(work)()
+    if asked is not None and not isinstance(asked, Outcome):
+        raise TypeError(f"it returned {asked!r}, which is no Outcome")
+    return asked
+
+
+def _delivered(case: Case, response: Response, attempt: Attempt | None) -> Settlement:
+    dispatch, delivery = case.dispatch, case.delivery
+    settlement = Settlement(delivery, State.DELIVERED, attempt)
+    handles = dispatch.overrides("handle_response")
+    if not handles and not uses_remote_id(dispatch):
+        return settlement
+    if response.truncated:
+        settlement.state, settlement.error_class = State.FAILED, "too_large"
+        settlement.reason = (
+            f"The answer is longer than {case.endpoint.max_response_bytes} bytes "
+            f"(MAX_RESPONSE_BYTES), and it is needed whole. The call is not made again."
+        )
+        return failed(case, settlement)
+
+    def work() -> None:
+        remote_ids.keep(dispatch, delivery, response, case.using)
+        dispatch.handle_response(delivery, response)
+
+    try:
+        settling.settle_with(settlement, case.using, case.hook(work))
+    except LeaseLost:
+        raise
+    except RemoteIdMissing as error:
+        settlement.state, settlement.error_class = State.FAILED, "handler"
+        settlement.reason = str(error)
+        return failed(case, settlement)
+    except Exception as error:  # noqa: BLE001 - whatever the site's code raises
+        return _hook_failed(case, "handle_response", error, attempt)
+    settlement.recorded = True
+    return settlement
+
+
+def _hook_failed(case: Case, hook: str, error: Exception, attempt: Attempt | None) -> Settlement:
+    """Keep the answer and try the hook again later; the call is never made again."""
+    if case.raising:
+        raise error
+    delivery = case.delivery
+    reason = f"{case.dispatch.name}: {hook}() raised {type(error).__name__}: {storable(str(error))}"
+    logger.error(
+        "%s The answer is kept.", reason, exc_info=error, extra={"action": "handler_failed"}
+    )
+    if attempt is not None:
+        attempt.outcome = attempt.outcome or OutcomeKind.RETRY
+        attempt.error_class, attempt.error = "handler", reason
+    settlement = Settlement(
+        delivery, State.PENDING, attempt, error_class="handler", reason=reason, handler_tried=True
+    )
+    settlement.hook_error = error
+    # One try is behind: the next one is the second.
+    delay = case.wait_before(delivery.handler_tries + 2)
+    if delay is None:
+        settlement.state = State.FAILED
+        return failed(case, settlement)
+    settlement.delay = delay
+    return settlement

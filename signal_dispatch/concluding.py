@@ -1,0 +1,138 @@
+"""Say what an attempt leads to: another one, or the end."""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.utils import timezone
+
+from signal_dispatch import settling, signals, suppression
+from signal_dispatch.declarations import ModelDispatch
+from signal_dispatch.endpoints import Endpoint, endpoints
+from signal_dispatch.exceptions import LeaseLost
+from signal_dispatch.models import Attempt, Delivery, State, storable
+from signal_dispatch.outcomes import Outcome, OutcomeKind
+from signal_dispatch.registry import registry
+from signal_dispatch.retries import RetryPolicy
+from signal_dispatch.settling import Settlement
+
+logger = logging.getLogger("signal_dispatch")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One delivery in hand. ``raising``: errors of hooks are the caller's, as in tests."""
+
+    delivery: Delivery
+    using: str
+    dispatch: ModelDispatch[Any]
+    endpoint: Endpoint
+    raising: bool
+
+    def hook(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Return ``work`` as a hook runs: its own changes of the object make no delivery."""
+
+        def run() -> None:
+            delivery = self.delivery
+            with suppression.running_hook(
+                self.dispatch.name, delivery.model, delivery.object_pk, delivery.hops
+            ):
+                try:
+                    work()
+                except SystemExit as error:  # it would end this thread, not the process
+                    raise RuntimeError("it called sys.exit()") from error
+
+        return run
+
+    def wait_before(self, attempt: int) -> float | None:
+        """Return the seconds to wait before that attempt; None when there is none left."""
+        policy = self.dispatch.retry or self.endpoint.retry
+        return policy.delay_before(attempt)
+
+
+def concluded(case: Case, outcome: Outcome, attempt: Attempt | None) -> Settlement:
+    """Retry or give up, as the outcome and the policy say."""
+    settlement = Settlement(
+        case.delivery, State.FAILED, attempt, error_class=outcome.error_class, reason=outcome.reason
+    )
+    if attempt is not None:
+        attempt.outcome, attempt.error_class = outcome.kind, outcome.error_class
+        attempt.error = outcome.reason
+    else:  # a kept answer that says "not now" is not looked at again: the next try is a call
+        settlement.handler_tries = 0
+    delay = case.wait_before(settlement.attempts + 1)
+    if outcome.kind == OutcomeKind.REJECTED or delay is None:
+        return failed(case, settlement)
+    settlement.state, settlement.delay = State.PENDING, max(delay, outcome.after or 0.0)
+    return settlement
+
+
+def failed(case: Case, settlement: Settlement) -> Settlement:
+    """Call ``handle_failure`` in one transaction with the mark FAILED, where there is one."""
+    if not case.dispatch.overrides("handle_failure"):
+        return settlement
+    settlement.apply()  # so that the hook sees how it ended
+
+    def work() -> None:
+        case.dispatch.handle_failure(case.delivery, settlement.attempt)
+
+    try:
+        settling.settle_with(settlement, case.using, case.hook(work))
+    except LeaseLost:
+        raise
+    except Exception as error:
+        if case.raising:
+            raise
+        logger.exception("%s: handle_failure() raised.", case.dispatch.name)
+        settlement.hook_error = error
+        settlement.reason += f" Then handle_failure() raised {type(error).__name__}: {error}"
+        return settlement
+    settlement.recorded = True
+    return settlement
+
+
+def count_internal(delivery: Delivery, error: BaseException, *, sender_name: str) -> Settlement:
+    """Return what becomes of a delivery that broke the code around its attempt.
+
+    It counts as an attempt: otherwise the same call might be made for ever.
+    """
+    reason = storable(f"{type(error).__name__}: {error}")
+    attempt = Attempt(
+        delivery=delivery,
+        number=delivery.attempts + 1,
+        started_at=timezone.now(),
+        outcome=OutcomeKind.RETRY,
+        error_class="internal",
+        error=reason,
+        sender=sender_name,
+    )
+    dispatch = registry.find(delivery.dispatch, delivery.model)
+    endpoint = endpoints.find(delivery.endpoint)
+    chosen = dispatch.retry if dispatch else None
+    policy = chosen or (endpoint.retry if endpoint else RetryPolicy())
+    delay = policy.delay_before(attempt.number + 1)
+    state = State.FAILED if delay is None else State.PENDING
+    return Settlement(
+        delivery, state, attempt, delay=delay or 0.0, error_class="internal", reason=reason
+    )
+
+
+def tell(settlements: Iterable[Settlement], using: str) -> None:
+    """Tell the signals' receivers what is recorded now, and let the deliveries show it."""
+    for settlement in settlements:
+        delivery, attempt = settlement.delivery, settlement.attempt
+        settlement.apply()
+        if attempt is not None:
+            signals.attempt_finished.send_robust(
+                sender=Delivery, delivery=delivery, attempt=attempt, using=using
+            )
+        if settlement.state == State.FAILED:
+            logger.warning(
+                "Delivery %s is failed for good. %s",
+                delivery,
+                settlement.reason,
+                extra={"action": "delivery_failed", "delivery": delivery.pk},
+            )
+        if settlement.finished:
+            signals.delivery_finished.send_robust(sender=Delivery, delivery=delivery, using=using)
