@@ -218,7 +218,7 @@ def _reason(environment: str, endpoint: str, dispatch: str, model: str) -> tuple
         return "environment", environment
     if endpoint not in endpoints:
         return "endpoint", endpoint
-    if dispatch not in registry.names():
+    if dispatch not in {name for name, _model in registry.pairs()}:
         return "dispatch", dispatch
     if registry.find(dispatch, model) is None:
         return "model", f"{dispatch} for {model}"

@@ -83,7 +83,7 @@ class Server:
         url = f"http://127.0.0.1:{self.port}/{path}"
         eventually(self._listens, 60)
         try:
-            with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 - our own
+            with urllib.request.urlopen(url, timeout=60) as answer:
                 found: dict[str, Any] = json.load(answer)
                 return found
         except OSError as error:
