@@ -67,12 +67,23 @@ def plan_of(
         return Plan(event, _enabled(aliases), _EMPTY, _told(dispatch, error))
 
 
-def redrafted(dispatch: ModelDispatch[Any], change: Change[Any], plan: Plan, event: str) -> Plan:
-    """Return the plan for another event than the one that happened; nothing is asked anew."""
+def redrafted(
+    dispatch: ModelDispatch[Any],
+    change: Change[Any],
+    plan: Plan,
+    event: str,
+    *,
+    later: bool = True,
+) -> Plan:
+    """Return the plan with a draft for this event; nothing else is asked anew.
+
+    ``later=False`` drafts now what would be drafted at the first attempt.
+    """
+    change = replace(change, event=event)
     try:
         with _user_code(change.using):
-            draft = _draft_now(dispatch, replace(change, event=event))
-            return replace(plan, event=event, draft=draft)
+            made = _draft_now(dispatch, change) if later else draft(dispatch, change)
+            return replace(plan, event=event, draft=made)
     except Exception as error:
         if backends.under_test:
             raise

@@ -263,6 +263,22 @@ def test_request_that_can_not_be_built_says_why(declare, order, monkeypatch):
     assert "'crm_id' is empty" in out
 
 
+def test_what_is_taken_when_it_is_sent_is_shown_as_it_would_be_now(declare, order):
+    declare(snapshot="send")
+    shown = printed(object=f"shop.order:{order.pk}")
+
+    assert "Taken when it is sent" in shown
+    assert f"PUT {URL}orders/A-1  (updated, to 'crm')" in shown
+    assert '"number": "A-1"' in shown
+
+
+def test_what_could_not_be_taken_when_it_is_sent_says_why(declare, order, monkeypatch):
+    monkeypatch.setattr(backends, "live", 1)
+    declare(snapshot="send", path="orders/{notes}")
+
+    assert "would be FAILED then: " in printed(object=f"shop.order:{order.pk}")
+
+
 def test_request_for_a_known_remote_id_goes_there(declare, order):
     declare(**BY_REMOTE_ID)
     RemoteObject.objects.create(

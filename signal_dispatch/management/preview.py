@@ -10,11 +10,11 @@ from django.db.models import Model
 
 from signal_dispatch import lookups, paths, remote_ids, sender
 from signal_dispatch.declarations import ModelDispatch
-from signal_dispatch.drafts import REMOTE_ID, draft_path, uses_remote_id
+from signal_dispatch.drafts import REMOTE_ID, draft_path, is_drafted_later, uses_remote_id
 from signal_dispatch.endpoints import Endpoint, endpoints
 from signal_dispatch.events import Change, Event
 from signal_dispatch.models import Delivery, plain_key
-from signal_dispatch.plans import Plan, plan_of
+from signal_dispatch.plans import Plan, plan_of, redrafted
 from signal_dispatch.registry import registry
 
 MASK = "***"
@@ -50,6 +50,12 @@ def _requests(dispatch: ModelDispatch[Any], instance: Model, using: str) -> Iter
         return
     if dispatch.when_changed:
         yield f"Only by a save that changes {' or '.join(dispatch.when_changed)}."
+    if is_drafted_later(dispatch, plan.event):
+        yield "Taken when it is sent; this is how it would be now."
+        plan = redrafted(dispatch, change, plan, plan.event, later=False)
+        if plan.error:
+            yield f"The delivery would be FAILED then: {plan.error}"
+            return
     for alias in plan.endpoints:
         yield from _request(dispatch, plan, alias, change)
 
