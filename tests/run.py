@@ -1,8 +1,9 @@
 """Run the test suite on every database that answers, and say at the end which one did not.
 
-``python -m tests.run [--coverage | --soak] [arguments for pytest]``
+``python -m tests.run [--coverage] [--soak] [--only sqlite,postgres] [arguments for pytest]``
 """
 
+import argparse
 import os
 import re
 import signal
@@ -12,7 +13,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.services import refusal, required
+from tests.services import refusal, required, required
 
 ROOT = Path(__file__).parent.parent
 # A run that hangs must end while somebody still waits for it.
@@ -20,7 +21,10 @@ LIMIT_SECONDS = 600
 SOAK_LIMIT_SECONDS = 2 * 3600
 
 # On in-memory SQLite all threads share one connection, which concerns the test support alone.
-MEMORY_TESTS = ("tests/test_testing.py", "tests/test_pytest_plugin.py")
+MEMORY_TESTS = ["tests/test_testing.py", "tests/test_pytest_plugin.py"]
+
+SERVERS = ("postgres", "mariadb")
+DATABASES = ["sqlite", "sqlite-memory", *SERVERS]
 
 
 @dataclass(frozen=True)
@@ -34,28 +38,38 @@ class Run:
 
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 when every run passed and no required database was left out."""
+    options, arguments = _parser().parse_known_args(arguments)
     command = [sys.executable, "-m", "pytest"]
-    if arguments[:1] == ["--coverage"]:
+    if options.coverage:
         command = [sys.executable, "-m", "coverage", "run", "-m", "pytest"]
-        arguments = arguments[1:]
-    if arguments[:1] == ["--soak"]:
+    if options.soak:
         os.environ["SOAK"] = "1"
-        arguments = arguments[1:] or ["tests/acceptance"]
+        arguments = arguments or ["tests/acceptance"]
 
     left_out: list[str] = []
-    if not Path(sys.executable).with_name("uwsgi").exists():
-        left_out.append("uWSGI (not installed: pip install '.[servers]', which needs a C compiler)")
-    runs = [run("sqlite", [*command, *arguments])]
-    memory_tests = [name for name in MEMORY_TESTS if (ROOT / name).exists()]
-    if memory_tests and not arguments:
-        runs.append(run("sqlite-memory", [*command, *memory_tests]))
-    for database in ("postgres", "mariadb"):
-        reason = refusal(database)
+    runs: list[Run] = []
+    for database in options.only:
+        chosen = MEMORY_TESTS if database == "sqlite-memory" else arguments
+        reason = refusal(database) if database in SERVERS else ""
         if reason:
             left_out.append(f"{database} ({reason})")
-        else:
-            runs.append(run(database, [*command, *arguments]))
+        elif not (arguments and database == "sqlite-memory"):
+            runs.append(run(database, [*command, *chosen]))
     return report(runs, left_out)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Run the tests on each database.")
+    parser.add_argument("--coverage", action="store_true", help="note which lines are reached")
+    parser.add_argument("--soak", action="store_true", help="the fault tests in their long form")
+    parser.add_argument(
+        "--only",
+        type=lambda names: names.split(","),
+        default=DATABASES,
+        metavar="NAMES",
+        help=f"some of {','.join(DATABASES)}",
+    )
+    return parser
 
 
 def run(database: str, command: list[str]) -> Run:
