@@ -180,7 +180,7 @@ def _delivered(case: _Case, response: Response, attempt: Attempt | None) -> Sett
     try:
         settling.settle_with(settlement, case.using, case.hook(work))
     except LeaseLost:
-        raise
+        return settlement  # refused again when it is written, but its attempt goes on record
     except RemoteIdMissing as error:
         settlement.state, settlement.error_class = State.FAILED, "handler"
         settlement.reason = str(error)
@@ -245,7 +245,7 @@ def _failed(case: _Case, settlement: Settlement) -> Settlement:
     try:
         settling.settle_with(settlement, case.using, case.hook(work))
     except LeaseLost:
-        raise
+        return settlement  # as above
     except Exception as error:
         if case.raising:
             raise

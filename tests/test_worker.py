@@ -56,8 +56,10 @@ def save(to=None, *, lease=True, path="", **values):
         path=path,
         **values,
     )
-    item = Recorded(made, "default", leased=lease)
+    began = time.monotonic()
     record(made, "default", lease=Lease(claims.holder(), 60) if lease else None)
+    leased = lease and made.state == State.PENDING
+    item = Recorded(made, "default", leased=leased, since=began)
     if to:
         to.remember(item)
     return item
