@@ -65,7 +65,7 @@ def _delivered(case: Case, response: Response, attempt: Attempt | None) -> Settl
     try:
         settling.settle_with(settlement, case.using, case.hook(work))
     except LeaseLost:
-        raise
+        return settlement  # refused again when it is written, but its attempt goes on record
     except RemoteIdMissing as error:
         settlement.state, settlement.error_class = State.FAILED, "handler"
         settlement.reason = str(error)

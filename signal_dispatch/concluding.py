@@ -98,14 +98,19 @@ def failed(
         try:
             return _settled_with(case, settlement, work, _handle_failure(case, settlement))
         except LeaseLost:
-            raise
+            return settlement  # refused again when it is written, but its attempt goes on record
         except Exception as error:
             if case.raising:
                 raise
             logger.exception("%s: handle_failure() raised.", case.dispatch.name)
             settlement.hook_error = error
             settlement.reason += f" Then handle_failure() raised {type(error).__name__}: {error}"
-    return _settled_with(case, settlement, work) if work else settlement
+    if work is None:
+        return settlement
+    try:
+        return _settled_with(case, settlement, work)
+    except LeaseLost:
+        return settlement  # as above
 
 
 def _handle_failure(case: Case, settlement: Settlement) -> Callable[[], None]:

@@ -7,6 +7,7 @@ until SIGCONT comes. Unset, as in every other run, nothing happens. Not part of 
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from itertools import count
 from typing import Final, Literal, get_args
@@ -39,7 +40,8 @@ def armed(text: str) -> Callable[[Point], None]:
 
     def reached(point: Point) -> None:
         if point == wanted and next(passed) == last:
-            os.kill(os.getpid(), sent)
+            # To this thread: sent to the process, it might find another one, and this one run on.
+            signal.pthread_kill(threading.get_ident(), sent)
 
     return reached
 

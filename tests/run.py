@@ -13,7 +13,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.services import refusal, required, required
+from tests.services import refusal, required
 
 ROOT = Path(__file__).parent.parent
 # A run that hangs must end while somebody still waits for it.

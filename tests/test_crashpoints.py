@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from signal_dispatch import crashpoints
 @pytest.fixture
 def killed(monkeypatch):
     sent = []
-    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    monkeypatch.setattr(signal, "pthread_kill", lambda *arguments: sent.append(arguments))
     return sent
 
 
@@ -36,7 +37,7 @@ def test_an_armed_point_ends_or_stops_this_process_once(killed, text, number):
     reached("after_claim")
     reached("after_claim")
 
-    assert killed == [(os.getpid(), number)]
+    assert killed == [(threading.get_ident(), number)]
 
 
 def test_a_number_says_which_time_is_meant(killed):
@@ -46,7 +47,7 @@ def test_a_number_says_which_time_is_meant(killed):
     assert killed == []
     reached("after_mark")
 
-    assert killed == [(os.getpid(), signal.SIGKILL)]
+    assert killed == [(threading.get_ident(), signal.SIGKILL)]
 
 
 def test_a_misspelt_point_is_refused():

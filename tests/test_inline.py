@@ -98,6 +98,28 @@ def test_what_somebody_took_during_the_call_is_not_overwritten(declare, receiver
     assert Delivery.objects.get(pk=made.pk).held_by == "you"
 
 
+@pytest.mark.parametrize(("status", "hook"), [(200, "handle_response"), (400, "handle_failure")])
+def test_what_somebody_took_while_a_hook_ran_keeps_the_attempt_alone(
+    declare, receiver, status, hook
+):
+    class Stolen(ModelDispatch):
+        pass
+
+    def steal(self, delivery, answer):
+        Order.objects.create(number="written by the hook")
+        delivery.epoch -= 1  # as if it had been claimed meanwhile
+
+    setattr(Stolen, hook, steal)
+    declare(Order, base=Stolen)
+    receiver.reply(status)
+    stolen = held(epoch=7)
+
+    assert send_inline([stolen], "default", MINE) == []
+    assert not Order.objects.exists()
+    assert Delivery.objects.get().state == "pending"
+    assert Attempt.objects.get().status_code == status
+
+
 class Broken(ModelDispatch):
     def handle_response(self, delivery, response):
         raise ZeroDivisionError

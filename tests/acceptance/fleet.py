@@ -129,7 +129,8 @@ class Fleet:
             self.end(running[place])
 
     def end(self, process: Process) -> None:
-        """End a worker as an operator would."""
+        """End a worker as an operator would, once it listens."""
+        eventually(lambda: "Sending for" in self.output(process), 60)
         process.terminate()
         assert not self.join(process), "a worker must end by itself when told to"
 

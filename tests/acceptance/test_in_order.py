@@ -1,0 +1,95 @@
+"""In order: each object's calls go out as its changes committed, and a failing one waits alone."""
+
+import threading
+
+from signal_dispatch.models import Delivery
+from tests.acceptance.fleet import (
+    Fleet,
+    Remote,
+    await_calm,
+    committed,
+    make_orders,
+    over_processes,
+    states,
+)
+from tests.acceptance.soak import report, scaled
+from tests.settings import DATABASE
+from tests.waiting import eventually
+
+pytestmark = over_processes
+
+SAVERS = 1 if DATABASE == "sqlite" else 4
+
+
+def test_changes_arrive_in_commit_order_through_errors_and_kills(receiver, tmp_path):
+    make_orders(scaled(15, 200))
+    remote = Remote(receiver, failing=0.15)
+    savers = [["change", str(scaled(10, 20)), f"s{number}"] for number in range(SAVERS)]
+    settings = {"DECLARED": "counted", "LEASE_SECONDS": "3", "RETRY_SECONDS": "0.1"}
+    with Fleet(receiver.url, tmp_path, **settings) as fleet:
+        fleet.storm([*savers, ["dispatch_worker"]], remote, scaled(5, 40))
+
+    astray = [number for number, totals in remote.firsts.items() if totals != sorted(totals)]
+    report(
+        "in order",
+        told=len(remote.keys),
+        refused=remote.refused,
+        kills=fleet.kills,
+        duplicates=remote.duplicates,
+        lost=len(committed() - set(remote.keys)),
+        astray=len(astray),
+    )
+    assert astray == []
+    assert set(remote.keys) == committed()
+    assert states() == {"delivered": len(remote.keys)}
+    assert remote.refused > 0
+
+
+def test_an_object_whose_calls_fail_delays_itself_only(receiver, tmp_path):
+    make_orders(6)
+    remote, mended = Remote(receiver), threading.Event()
+
+    def script(request):
+        if request.json["number"] == "o-0" and not mended.is_set():
+            return 500, {}, b""
+        return remote(request)
+
+    receiver.script = script
+    with Fleet(receiver.url, tmp_path, DECLARED="counted", RETRY_SECONDS="0.5") as fleet:
+        savers = [fleet.start("change", "6", f"s{number}") for number in range(SAVERS)]
+        worker = fleet.worker()
+        for saver in savers:
+            fleet.join(saver)
+        others = {change for change in committed() if change[0] != "o-0"}
+        eventually(lambda: others <= set(remote.keys), 60)
+        assert set(remote.firsts) == {number for number, _total in others}
+        assert Delivery.objects.unfinished().values("lane").distinct().count() == 1
+        mended.set()
+        await_calm(60)
+        fleet.end(worker)
+
+    assert remote.firsts["o-0"] == sorted(remote.firsts["o-0"])
+    assert set(remote.keys) == committed()
+
+
+def test_a_change_that_is_given_up_lets_the_next_one_go(receiver, tmp_path):
+    make_orders(3)
+    remote = Remote(receiver)
+
+    def script(request):
+        refused = float(request.json["total"]) == 2
+        return (400, {}, b"") if refused else remote(request)
+
+    receiver.script = script
+    with Fleet(receiver.url, tmp_path, DECLARED="counted") as fleet:
+        savers = [fleet.start("change", "5", f"s{number}") for number in range(SAVERS)]
+        worker = fleet.worker()
+        for saver in savers:
+            fleet.join(saver)
+        await_calm(60)
+        fleet.end(worker)
+
+    expected = {change for change in committed() if change[1] != 2}
+    assert set(remote.keys) == expected
+    assert all(totals == sorted(totals) for totals in remote.firsts.values())
+    assert states() == {"delivered": len(expected), "failed": 3}
