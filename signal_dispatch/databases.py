@@ -117,6 +117,16 @@ def _beginning_immediate(connection: Any) -> Iterator[None]:
         connection.transaction_mode = configured
 
 
+def reads_old_snapshots(connection: BaseDatabaseWrapper) -> bool:
+    """Say whether a transaction may see a row's lane as it stood before the row's lock was had.
+
+    So on MariaDB and MySQL where ``isolation_level`` was raised above Django's READ COMMITTED;
+    PostgreSQL refuses the write of a row that has changed since.
+    """
+    level = getattr(connection, "isolation_level", None)
+    return connection.vendor == "mysql" and level not in ("read committed", "read uncommitted")
+
+
 def outbox_aliases(model: type[Model]) -> list[str]:
     """List the database aliases whose routers let the outbox table stand there."""
     return [alias for alias in connections if router.allow_migrate_model(alias, model)]

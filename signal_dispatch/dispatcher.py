@@ -43,7 +43,9 @@ def record(
     memory = None if alone else _memory(dispatch, change)
     if memory is None:
         plan = plan_of(dispatch, change, judge=judge, listed=listed)
-        return _insert_all(dispatch, change, plan, plan.endpoints, look=look) if plan else []
+        if plan is None:
+            return []
+        return _insert_all(dispatch, change, plan, plan.endpoints, look=look, alone=alone)
     key = (dispatch.name, label, key_as_text(pk))
     entry = memory.entries.get(key) or Entry()
     net = entry.net(change)
@@ -87,7 +89,7 @@ def record_many(
         if memory is not None and made:
             memory.entries[key] = Entry(deliveries={d.endpoint: d for d in made})
     for (_endpoint, delay), deliveries in new.items():
-        outbox.record_many(deliveries, using, delay=delay)
+        outbox.record_many(deliveries, using, delay=delay, alone=alone)
         recorded += [Recorded(d, using) for d in deliveries]
     for item in recorded:
         _tell(item)
@@ -172,6 +174,7 @@ def _insert_all(
     aliases: Iterable[str],
     *,
     look: bool = True,
+    alone: bool = False,
 ) -> list[Recorded]:
     recorded = []
     for alias in aliases:
@@ -181,7 +184,7 @@ def _insert_all(
         lendable = delivery.state == State.PENDING and delay <= 0 and _is_served(alias)
         lease = backend.lease(change.using) if lendable else None
         began = monotonic()  # the lease can't have begun earlier
-        outbox.record(delivery, change.using, lease=lease, delay=delay, look=look)
+        outbox.record(delivery, change.using, lease=lease, delay=delay, look=look, alone=alone)
         leased = lease is not None and delivery.state == State.PENDING
         item = Recorded(delivery, change.using, leased=leased, since=began)
         backend.remember(item)

@@ -1,14 +1,15 @@
 """Write deliveries into the outbox."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from django.db import connections
+from django.db.models import Max
 from django.utils import timezone
 
-from signal_dispatch.databases import DatabaseNow, now_sql
+from signal_dispatch.databases import DatabaseNow, now_sql, reads_old_snapshots
 from signal_dispatch.models import Delivery, State
 
 
@@ -29,20 +30,31 @@ _GIVEN = tuple(f for f in Delivery._meta.concrete_fields if f.name not in _DECID
 
 
 def record(
-    delivery: Delivery, using: str, *, lease: Lease | None, delay: float = 0.0, look: bool = True
+    delivery: Delivery,
+    using: str,
+    *,
+    lease: Lease | None,
+    delay: float = 0.0,
+    look: bool = True,
+    alone: bool = False,
 ) -> None:
     """Write a new delivery with one INSERT, on the transaction that is open.
 
     The statement decides: WAITING if the lane is busy; else leased, if there is a lease and no
     ``delay`` (seconds); else PENDING and due after the delay. ``look=False`` spares the look into
-    the lane where nothing can be. A delivery that is FAILED already is written as it is.
+    the lane where nothing can be. ``alone`` says that the transaction is the package's own. A
+    delivery that is FAILED already is written as it is.
     """
     connection = connections[using]
+    look = look and bool(delivery.lane) and delivery.state == State.PENDING
+    if look and reads_old_snapshots(connection):
+        look = False
+        if delivery.lane in _busy_lanes([delivery], using, alone=alone):
+            delivery.state = State.WAITING
     leased = lease is not None and delay <= 0 and delivery.state == State.PENDING
     seconds = lease.seconds if leased and lease else delay
     holder = lease.holder if leased and lease else ""
-    look = look and bool(delivery.lane) and delivery.state == State.PENDING
-    statement = _insert_statement(using, seconds, look, delivery.state == State.FAILED)
+    statement = _insert_statement(using, seconds, look, delivery.state)
     given = [f.get_db_prep_save(getattr(delivery, f.attname), connection) for f in _GIVEN]
     decided: list[Any] = [holder, int(leased), *([delivery.lane] if look else [])]
     with connection.cursor() as cursor:
@@ -64,7 +76,7 @@ _STATE_OF = "SELECT state FROM {table} WHERE id = %s"
 
 
 @lru_cache(maxsize=256)
-def _insert_statement(using: str, seconds: float, look: bool, failed: bool) -> str:  # noqa: FBT001 - a cache key
+def _insert_statement(using: str, seconds: float, look: bool, state: str) -> str:  # noqa: FBT001 - a cache key
     connection = connections[using]
     quote = connection.ops.quote_name
     columns = [f.column for f in _GIVEN]
@@ -86,7 +98,8 @@ def _insert_statement(using: str, seconds: float, look: bool, failed: bool) -> s
             f" WHERE state IN ('pending', 'waiting') AND lane = %s) AS busy) AS looked"
         )
     else:
-        values += ["%s", "NULL" if failed else due, "%s", "%s", now, now if failed else "NULL"]
+        due = due if state == State.PENDING else "NULL"
+        values += ["%s", due, "%s", "%s", now, now if state == State.FAILED else "NULL"]
         source = ""
     names = ", ".join(quote(column) for column in columns if column)
     statement = f"INSERT INTO {quoted_table(using)} ({names}) SELECT {', '.join(values)}{source}"
@@ -95,14 +108,14 @@ def _insert_statement(using: str, seconds: float, look: bool, failed: bool) -> s
     return statement
 
 
-def record_many(deliveries: Sequence[Delivery], using: str, *, delay: float = 0.0) -> None:
+def record_many(
+    deliveries: Sequence[Delivery], using: str, *, delay: float = 0.0, alone: bool = False
+) -> None:
     """Write many new deliveries of different lanes, due after the delay (seconds) for anybody.
 
-    Their objects' rows are locked already.
+    Their objects' rows are locked already. ``alone`` as in ``record()``.
     """
-    lanes = {d.lane for d in deliveries if d.lane and d.state == State.PENDING}
-    unfinished = Delivery.objects.using(using).unfinished()
-    busy = set(unfinished.filter(lane__in=lanes).values_list("lane", flat=True))
+    busy = _busy_lanes([d for d in deliveries if d.state == State.PENDING], using, alone=alone)
     for delivery in deliveries:
         delivery.created_at = DatabaseNow()
         if delivery.state == State.FAILED:
@@ -111,10 +124,38 @@ def record_many(deliveries: Sequence[Delivery], using: str, *, delay: float = 0.
             delivery.state = State.WAITING
         else:
             delivery.available_at = DatabaseNow(delay)
-    Delivery.objects.using(using).bulk_create(deliveries)
+    _insert_many(deliveries, using)
     for delivery in deliveries:  # receivers and hooks are no place for SQL
         delivery.created_at = timezone.now()
         delivery.available_at = delivery.finished_at = None
+
+
+def _busy_lanes(deliveries: Iterable[Delivery], using: str, *, alone: bool) -> set[str]:
+    """Return the lanes that have something unfinished, or may have.
+
+    MariaDB and MySQL under REPEATABLE READ show a site's transaction the rows as they stood when
+    it first read something, and a look that shows more keeps other savers out of the lane's
+    neighbours, up to a deadlock. So there a new delivery waits, and whoever commits releases it.
+    """
+    lanes = {d.lane for d in deliveries if d.lane}
+    if not alone and reads_old_snapshots(connections[using]):
+        return lanes
+    unfinished = Delivery.objects.using(using).unfinished().filter(lane__in=lanes)
+    return set(unfinished.values_list("lane", flat=True))
+
+
+def _insert_many(deliveries: Sequence[Delivery], using: str) -> None:
+    rows = Delivery.objects.using(using)
+    if connections[using].features.can_return_rows_from_bulk_insert:
+        rows.bulk_create(deliveries)
+        return
+    # MySQL tells no ids. They are higher than all that were there: no need to search the table.
+    before = rows.aggregate(highest=Max("id"))["highest"] or 0
+    rows.bulk_create(deliveries)
+    new = rows.filter(pk__gt=before, uid__in=[d.uid for d in deliveries])
+    ids = dict(new.values_list("uid", "pk"))
+    for delivery in deliveries:
+        delivery.pk = ids[delivery.uid]
 
 
 def refresh(delivery: Delivery, using: str) -> bool:

@@ -1,6 +1,7 @@
 """The clock in SQL and the way a transaction begins, on the database of this run."""
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from django.db import NotSupportedError, connection, transaction
@@ -13,6 +14,7 @@ from signal_dispatch.databases import (
     now_sql,
     outbox_aliases,
     own_transaction,
+    reads_old_snapshots,
     row_lock,
 )
 from signal_dispatch.models import Delivery
@@ -113,6 +115,27 @@ def test_the_outbox_stands_where_the_routers_let_it(settings):
 class NotOnOther:
     def allow_migrate(self, db, app_label, **hints):
         return db != "other"
+
+
+@pytest.mark.parametrize(
+    ("vendor", "level", "old"),
+    [
+        ("mysql", "read committed", False),
+        ("mysql", "read uncommitted", False),
+        ("mysql", "repeatable read", True),
+        ("mysql", None, True),
+        ("postgresql", None, False),
+        ("sqlite", None, False),
+    ],
+)
+def test_snapshots_are_old_where_the_isolation_was_raised(vendor, level, old):
+    assert reads_old_snapshots(SimpleNamespace(vendor=vendor, isolation_level=level)) is old
+
+
+@pytest.mark.django_db
+def test_the_isolation_that_a_connection_has_is_known():
+    connection.ensure_connection()
+    assert not reads_old_snapshots(connection)
 
 
 def test_rows_are_locked_where_the_database_can():
