@@ -76,6 +76,28 @@ def test_savers_that_race_for_lanes_wait_for_nobody_and_lose_nothing(receiver):
     assert out_of_order(receiver) == []
 
 
+def test_transactions_that_look_into_neighbouring_lanes_do_not_deadlock(receiver):
+    own = {n: [Order.objects.create(number=f"{n}-{i}") for i in range(5)] for n in range(SAVERS)}
+    backends["default"].drain(60)
+    rounds = scaled(10, 200)
+
+    def save(name):
+        for number in range(rounds):
+            with transaction.atomic():
+                for order in own[name]:
+                    order.status = f"{number}"
+                    order.save()
+
+    errors = in_threads(save)
+    backends["default"].drain(120)
+    saves = 5 * SAVERS * (1 + rounds)
+    report("REPEATABLE READ, neighbours", saves=saves, refused=len(errors))
+
+    assert errors == []
+    assert Delivery.objects.filter(state="delivered").count() == saves
+    assert out_of_order(receiver) == []
+
+
 def out_of_order(receiver):
     """Return the objects whose calls did not come in the order in which they were committed."""
     wrong = []
