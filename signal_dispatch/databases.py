@@ -1,6 +1,6 @@
 """What differs from one database to the next: the clock in SQL, and how a transaction begins."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -117,9 +117,43 @@ def _beginning_immediate(connection: Any) -> Iterator[None]:
         connection.transaction_mode = configured
 
 
-def outbox_aliases(model: type[Model]) -> list[str]:
-    """List the database aliases whose routers let the outbox table stand there."""
-    return [alias for alias in connections if router.allow_migrate_model(alias, model)]
+def reads_old_snapshots(connection: BaseDatabaseWrapper) -> bool:
+    """Say whether a transaction may see a row's lane as it stood before the row's lock was had.
+
+    So on MariaDB and MySQL where ``isolation_level`` was raised above Django's READ COMMITTED;
+    PostgreSQL refuses the write of a row that has changed since.
+    """
+    level = getattr(connection, "isolation_level", None)
+    return connection.vendor == "mysql" and level not in ("read committed", "read uncommitted")
+
+
+def outbox_aliases(outbox: type[Model], models: Iterable[type[Model]] = ()) -> list[str]:
+    """List the aliases with an outbox to send from, where some of these models may be written.
+
+    Not a replica: what is due there may be sent and settled already, and a claim would be refused
+    or, worse, be lost. It is told by its ``TEST["MIRROR"]``, or by routers that never write there.
+    """
+    written = {_writer_of(model) for model in models}
+    return [
+        alias
+        for alias in connections
+        if router.allow_migrate_model(alias, outbox)
+        and not connections.settings[alias]["TEST"]["MIRROR"]
+        and (alias in written or _stays(outbox(), alias))
+    ]
+
+
+def _stays(row: Model, alias: str) -> bool:
+    """Say whether routers let a row of this alias be written where it is."""
+    row._state.db = alias
+    return _writer_of(type(row), instance=row) in (alias, None)
+
+
+def _writer_of(model: type[Model], **hints: Any) -> str | None:
+    try:
+        return router.db_for_write(model, **hints)
+    except Exception:  # noqa: BLE001 - a router that wants a tenant, say: it does not know
+        return None
 
 
 def row_lock(using: str) -> dict[str, Any] | None:

@@ -39,7 +39,10 @@ def record(
         plan = plan_of(dispatch, change, judge=judge, listed=listed)
         if plan is None:
             return []
-        return [recording.insert(dispatch, change, plan, a, look=look) for a in plan.endpoints]
+        return [
+            recording.insert(dispatch, change, plan, alias, look=look, alone=alone)
+            for alias in plan.endpoints
+        ]
     key = (dispatch.name, label, key_as_text(pk))
     entry = memory.entries.get(key) or Entry()
     net = entry.net(change)
@@ -81,7 +84,7 @@ def record_many(
         if memory is not None and made:
             memory.entries[key] = Entry(recorded={d.endpoint: Recorded(d, using) for d in made})
     for (_endpoint, delay), deliveries in new.items():
-        outbox.record_many(deliveries, using, delay=delay)
+        outbox.record_many(deliveries, using, delay=delay, alone=alone)
     together = [Recorded(d, using) for deliveries in new.values() for d in deliveries]
     for item in together:
         recording.tell(item)

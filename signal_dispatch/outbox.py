@@ -1,15 +1,16 @@
 """Write deliveries into the outbox."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from django.db import connections
+from django.db.models import Max
 from django.utils import timezone
 
 from signal_dispatch import crashpoints
-from signal_dispatch.databases import DatabaseNow, now_sql
+from signal_dispatch.databases import DatabaseNow, now_sql, reads_old_snapshots
 from signal_dispatch.models import UNFINISHED, Delivery, State
 
 
@@ -39,21 +40,32 @@ _GIVEN = tuple(f for f in Delivery._meta.concrete_fields if f.name not in _DECID
 
 
 def record(
-    delivery: Delivery, using: str, *, lease: Lease | None, delay: float = 0.0, look: bool = True
+    delivery: Delivery,
+    using: str,
+    *,
+    lease: Lease | None,
+    delay: float = 0.0,
+    look: bool = True,
+    alone: bool = False,
 ) -> None:
     """Write a new delivery with one INSERT, on the transaction that is open.
 
     The statement decides: WAITING if the lane is busy; else leased, if there is a lease and no
     ``delay`` (seconds); else PENDING and due after the delay. ``look=False`` spares the look into
-    the lane where nothing can be. A delivery that is finished already is written as it is.
+    the lane where nothing can be. ``alone`` says that the transaction is the package's own. A
+    delivery that is finished already is written as it is.
     """
     connection = connections[using]
+    look = look and bool(delivery.lane) and delivery.state == State.PENDING
+    if look and reads_old_snapshots(connection):
+        look = False
+        if delivery.lane in _busy_lanes([delivery], using, alone=alone):
+            delivery.state = State.WAITING
     leased = lease is not None and delay <= 0 and delivery.state == State.PENDING
     seconds = lease.seconds if leased and lease else delay
     holder = lease.holder if leased and lease else ""
-    look = look and bool(delivery.lane) and delivery.state == State.PENDING
-    finished = delivery.state not in UNFINISHED
-    statement = _insert_statement(using, seconds, look=look, delayed=delay > 0, finished=finished)
+    state, delayed = State(delivery.state), delay > 0
+    statement = _insert_statement(using, seconds, look=look, delayed=delayed, state=state)
     given = [f.get_db_prep_save(getattr(delivery, f.attname), connection) for f in _GIVEN]
     decided: list[Any] = [holder, int(leased), *([delivery.lane] if look else [])]
     with connection.cursor() as cursor:
@@ -77,7 +89,7 @@ _STATE_OF = "SELECT state FROM {table} WHERE id = %s"
 
 @lru_cache(maxsize=256)
 def _insert_statement(
-    using: str, seconds: float, *, look: bool, delayed: bool, finished: bool
+    using: str, seconds: float, *, look: bool, delayed: bool, state: State
 ) -> str:
     connection = connections[using]
     quote = connection.ops.quote_name
@@ -99,9 +111,10 @@ def _insert_statement(
             f" WHERE state IN ('pending', 'waiting') AND lane = %s) AS busy) AS looked"
         )
     else:
-        values += ["%s", "NULL" if finished else due, "%s", "%s"]
+        values += ["%s", due if state == State.PENDING else "NULL", "%s", "%s"]
         source = ""
-    values += [due if delayed else "NULL", now, now if finished else "NULL"]
+    finished = "NULL" if state in UNFINISHED else now
+    values += [due if delayed else "NULL", now, finished]
     names = ", ".join(quote(column) for column in columns if column)
     statement = f"INSERT INTO {quoted_table(using)} ({names}) SELECT {', '.join(values)}{source}"
     if connection.features.can_return_columns_from_insert:
@@ -109,14 +122,14 @@ def _insert_statement(
     return statement
 
 
-def record_many(deliveries: Sequence[Delivery], using: str, *, delay: float = 0.0) -> None:
+def record_many(
+    deliveries: Sequence[Delivery], using: str, *, delay: float = 0.0, alone: bool = False
+) -> None:
     """Write many new deliveries of different lanes, due after the delay (seconds) for anybody.
 
-    Their objects' rows are locked already.
+    Their objects' rows are locked already. ``alone`` as in ``record()``.
     """
-    lanes = {d.lane for d in deliveries if d.lane and d.state == State.PENDING}
-    unfinished = Delivery.objects.using(using).unfinished()
-    busy = set(unfinished.filter(lane__in=lanes).values_list("lane", flat=True))
+    busy = _busy_lanes([d for d in deliveries if d.state == State.PENDING], using, alone=alone)
     for delivery in deliveries:
         delivery.created_at = DatabaseNow()
         delivery.not_before = DatabaseNow(delay) if delay > 0 else None
@@ -126,11 +139,39 @@ def record_many(deliveries: Sequence[Delivery], using: str, *, delay: float = 0.
             delivery.state = State.WAITING
         else:
             delivery.available_at = DatabaseNow(delay)
-    Delivery.objects.using(using).bulk_create(deliveries)
+    _insert_many(deliveries, using)
     for delivery in deliveries:  # receivers and hooks are no place for SQL
         delivery.created_at = timezone.now()
         delivery.available_at = delivery.not_before = delivery.finished_at = None
     crashpoints.reached("before_commit")
+
+
+def _busy_lanes(deliveries: Iterable[Delivery], using: str, *, alone: bool) -> set[str]:
+    """Return the lanes that have something unfinished, or may have.
+
+    MariaDB and MySQL under REPEATABLE READ show a site's transaction the rows as they stood when
+    it first read something, and a look that shows more keeps other savers out of the lane's
+    neighbours, up to a deadlock. So there a new delivery waits, and whoever commits releases it.
+    """
+    lanes = {d.lane for d in deliveries if d.lane}
+    if not alone and reads_old_snapshots(connections[using]):
+        return lanes
+    unfinished = Delivery.objects.using(using).unfinished().filter(lane__in=lanes)
+    return set(unfinished.values_list("lane", flat=True))
+
+
+def _insert_many(deliveries: Sequence[Delivery], using: str) -> None:
+    rows = Delivery.objects.using(using)
+    if connections[using].features.can_return_rows_from_bulk_insert:
+        rows.bulk_create(deliveries)
+        return
+    # MySQL tells no ids. They are higher than all that were there: no need to search the table.
+    before = rows.aggregate(highest=Max("id"))["highest"] or 0
+    rows.bulk_create(deliveries)
+    new = rows.filter(pk__gt=before, uid__in=[d.uid for d in deliveries])
+    ids = dict(new.values_list("uid", "pk"))
+    for delivery in deliveries:
+        delivery.pk = ids[delivery.uid]
 
 
 def refresh(delivery: Delivery, using: str) -> bool:

@@ -22,9 +22,18 @@ UNTOLD = "The remote never heard of this object, so there is nothing to take bac
 
 
 def insert(
-    dispatch: ModelDispatch[Any], change: Change[Any], plan: Plan, alias: str, *, look: bool = True
+    dispatch: ModelDispatch[Any],
+    change: Change[Any],
+    plan: Plan,
+    alias: str,
+    *,
+    look: bool = True,
+    alone: bool = False,
 ) -> Recorded:
-    """Write the plan's delivery to one endpoint, in the transaction that is open."""
+    """Write the plan's delivery to one endpoint, in the transaction that is open.
+
+    ``look`` and ``alone`` as in ``outbox.record()``.
+    """
     delivery = new_delivery(dispatch, alias, change, plan)
     legacy = Legacy()
     if dispatch.latest_wins and delivery.state == State.PENDING and plan.event in Event.values:
@@ -35,7 +44,7 @@ def insert(
     lendable = delivery.state == State.PENDING and delay <= 0 and _is_served(alias)
     lease = backend.lease(change.using) if lendable else None
     began = monotonic()  # the lease can't have begun earlier
-    outbox.record(delivery, change.using, lease=lease, delay=delay, look=look)
+    outbox.record(delivery, change.using, lease=lease, delay=delay, look=look, alone=alone)
     replacing.hand_down(legacy, delivery, change.using)
     leased = lease is not None and delivery.state == State.PENDING
     item = Recorded(delivery, change.using, leased=leased, since=began, legacy=legacy)

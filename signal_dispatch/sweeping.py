@@ -14,6 +14,7 @@ from signal_dispatch.claims import Scope
 from signal_dispatch.databases import outbox_aliases
 from signal_dispatch.hand import Hand
 from signal_dispatch.models import Delivery
+from signal_dispatch.registry import registry
 
 logger = logging.getLogger("signal_dispatch")
 
@@ -54,6 +55,8 @@ class Sweeper:
         self._max_sleep_seconds = max_sleep_seconds
         self._using = tuple(using)
         self._after_look = after_look
+        #: Where this process recorded something, whatever its routers say by now.
+        self._met: set[str] = set()
         self._resting: dict[str, float] = {}
         self._failures: dict[str, int] = {}
         self._next = monotonic()
@@ -70,6 +73,10 @@ class Sweeper:
         # A sweep that is under way may have looked already: the next one is meant.
         self._asked = self._begun + 1
         self._hand.work.notify()
+
+    def meet(self, using: str) -> None:
+        """Note that there is an outbox in this database."""
+        self._met.add(using)
 
     @property
     def found_nothing(self) -> bool:
@@ -166,9 +173,11 @@ class Sweeper:
     # Which outboxes there are
 
     def _aliases(self) -> list[str]:
-        known = self._using or outbox_aliases(Delivery)
+        known = self._using or self._met.union(
+            outbox_aliases(Delivery, {dispatch.model for dispatch in registry})
+        )
         now = monotonic()
-        return [alias for alias in known if self._resting.get(alias, now) <= now]
+        return [alias for alias in sorted(known) if self._resting.get(alias, now) <= now]
 
     def _rest(self, using: str, error: Exception) -> float:
         """Leave an unwell database alone for a while, and return for how many seconds."""

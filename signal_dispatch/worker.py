@@ -99,6 +99,7 @@ class Worker:
         """Take committed deliveries: from memory when fresh, else they are read back."""
         hand, jobs = self._hand, []
         with hand.lock:
+            self._bookkeeper.sweeper.meet(using)
             for item in recorded:
                 if item.delivery.state == State.WAITING:
                     hand.to_look.add((using, item.delivery.lane))

@@ -1,9 +1,10 @@
 """The clock in SQL and the way a transaction begins, on the database of this run."""
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
-from django.db import NotSupportedError, connection, transaction
+from django.db import NotSupportedError, connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch.databases import (
@@ -13,10 +14,12 @@ from signal_dispatch.databases import (
     now_sql,
     outbox_aliases,
     own_transaction,
+    reads_old_snapshots,
     row_lock,
 )
 from signal_dispatch.models import Delivery
 from tests.deliveries import delivery
+from tests.shop.models import Customer, Order
 
 
 @pytest.mark.django_db
@@ -113,6 +116,68 @@ def test_the_outbox_stands_where_the_routers_let_it(settings):
 class NotOnOther:
     def allow_migrate(self, db, app_label, **hints):
         return db != "other"
+
+
+class ReadFromOther:
+    def db_for_read(self, model, **hints):
+        return "other"
+
+    def db_for_write(self, model, **hints):
+        return "default"
+
+
+class OrdersToOther:
+    """The rest goes to the default database, whatever is asked for."""
+
+    def db_for_write(self, model, **hints):
+        return "other" if model is Order else "default"
+
+
+def test_an_alias_that_routers_only_read_from_is_no_outbox_to_send_from(settings):
+    settings.DATABASE_ROUTERS = [ReadFromOther()]
+    assert outbox_aliases(Delivery, [Order]) == ["default"]
+
+
+def test_an_alias_that_mirrors_another_is_no_outbox_to_send_from(monkeypatch):
+    monkeypatch.setitem(connections.settings["other"]["TEST"], "MIRROR", "default")
+    assert outbox_aliases(Delivery, [Order]) == ["default"]
+
+
+class WantsTenant:
+    def db_for_write(self, model, **hints):
+        raise LookupError("no tenant here")
+
+
+def test_routers_that_can_not_say_leave_every_outbox_to_be_looked_at(settings):
+    settings.DATABASE_ROUTERS = [WantsTenant()]
+    assert outbox_aliases(Delivery, [Order]) == ["default", "other"]
+
+
+def test_an_alias_that_models_are_written_to_has_an_outbox_whoever_writes_there(settings):
+    settings.DATABASE_ROUTERS = [OrdersToOther()]
+    assert outbox_aliases(Delivery, [Order]) == ["default", "other"]
+    assert outbox_aliases(Delivery, [Customer]) == ["default"]
+
+
+@pytest.mark.parametrize(
+    ("vendor", "level", "old"),
+    [
+        ("mysql", "read committed", False),
+        ("mysql", "read uncommitted", False),
+        ("mysql", "repeatable read", True),
+        ("mysql", None, True),
+        ("postgresql", None, False),
+        ("sqlite", None, False),
+    ],
+)
+def test_snapshots_are_old_where_the_isolation_was_raised(vendor, level, old):
+    assert reads_old_snapshots(SimpleNamespace(vendor=vendor, isolation_level=level)) is old
+
+
+@pytest.mark.django_db
+def test_the_isolation_that_a_connection_has_is_known():
+    connection.ensure_connection()
+    assert not reads_old_snapshots(connection)
 
 
 def test_rows_are_locked_where_the_database_can():

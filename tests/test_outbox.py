@@ -126,6 +126,44 @@ def test_many_are_recorded_by_two_statements_each_in_its_lane():
     assert {r.epoch for r in rows} == {0}
 
 
+def test_ids_that_the_database_does_not_return_are_read_back(monkeypatch):
+    monkeypatch.setattr(type(connection.features), "can_return_rows_from_bulk_insert", False)
+    delivery()
+    many = [new(object_pk=number) for number in range(3)]
+    outbox.record_many(many, "default")
+
+    for made in many:
+        assert Delivery.objects.get(pk=made.pk).uid == made.uid
+
+
+def test_where_old_snapshots_are_read_the_look_is_a_statement_of_its_own(repeatable_read):
+    delivery(lane="busy")
+    with CaptureQueriesContext(connection) as queries:
+        outbox.record(waits := new(lane="busy"), "default", lease=MINE, alone=True)
+        outbox.record(free := new(lane="free"), "default", lease=MINE, alone=True)
+
+    assert not [q for q in statements(queries, "INSERT") if "EXISTS" in q]
+    assert [d.state for d in (waits, free)] == ["waiting", "pending"]
+    assert (free.held_by, waits.held_by, waits.epoch) == ("me", "", 0)
+    row = Delivery.objects.get(pk=waits.pk)
+    assert (row.state, row.available_at, row.finished_at) == ("waiting", None, None)
+
+
+def test_where_old_snapshots_are_read_the_sites_own_transaction_trusts_no_look(repeatable_read):
+    single, many, loose = new(lane="a"), [new(lane="b"), new(lane="")], new(lane="")
+    outbox.record(single, "default", lease=MINE)
+    outbox.record(loose, "default", lease=MINE)
+    outbox.record_many(many, "default")
+
+    assert [d.state for d in (single, *many)] == ["waiting", "waiting", "pending"]
+    assert (loose.state, loose.held_by) == ("pending", "me")
+
+
+@pytest.fixture
+def repeatable_read(monkeypatch):
+    monkeypatch.setattr(outbox, "reads_old_snapshots", lambda connection: True)
+
+
 def test_what_was_recorded_in_bulk_holds_values_not_sql():
     (made, failed) = many = [new(), new(state=State.FAILED)]
     outbox.record_many(many, "default")

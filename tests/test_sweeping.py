@@ -249,6 +249,22 @@ def test_every_outbox_is_swept_unless_some_are_named(monkeypatch):
     assert Sweep(monkeypatch, using=())() == [made[0]]
 
 
+@pytest.mark.django_db(databases=["default", "other"])
+def test_a_replica_is_left_alone_unless_this_process_recorded_there(monkeypatch, settings):
+    settings.DATABASE_ROUTERS = [OnlyToDefault()]
+    made = [delivery(), delivery("other")]
+    sweep = Sweep(monkeypatch, using=())
+
+    assert sweep() == [made[0]]
+    sweep.sweeper.meet("other")
+    assert sweep() == made
+
+
+class OnlyToDefault:
+    def db_for_write(self, model, **hints):
+        return "default"
+
+
 @pytest.mark.django_db
 def test_an_endpoint_with_enough_in_hand_leaves_the_table_to_others(sweep):
     sweep.sweeper._scope = lambda: Scope("", frozenset({"crm", "hubspot"}), SCOPE.dispatches)
