@@ -1,7 +1,7 @@
 """A process of a site, to be run and killed: ``python -m tests.acceptance.process URL WHAT``.
 
 ``WHAT`` is ``save N``, ``save-and-die N``, ``serve``, or a management command. It uses the
-databases of the test run that started it.
+databases of the test run that started it. ``DEADLINE`` in its environment is the endpoint's.
 """
 
 import os
@@ -64,8 +64,14 @@ def set_up(url: str) -> None:
     from django.conf import settings
 
     settings.SIGNAL_DISPATCH_LEASE_SECONDS = LEASE_SECONDS
+    deadline = float(os.environ.get("DEADLINE", "1"))
     settings.SIGNAL_DISPATCH_ENDPOINTS = {
-        "crm": {"URL": url, "DEADLINE": 1, "TIMEOUT": 1, "RETRY": {"delays": [0, 0.5, 0.5, 1, 1]}}
+        "crm": {
+            "URL": url,
+            "DEADLINE": deadline,
+            "TIMEOUT": deadline,
+            "RETRY": {"delays": [0, 0.5, 0.5, 1, 1]},
+        }
     }
     django.setup()
     from signal_dispatch import ModelDispatch, register
