@@ -90,7 +90,7 @@ class Bookkeeper:
 
     def _next_work(self, now: float) -> float:
         hand = self._hand
-        if hand.to_read or hand.to_look or hand.stale:
+        if hand.to_read or hand.to_look or hand.stale or (hand.stopping and len(hand.queue)):
             return now
         times = [self.sweeper.next_at(now)]
         if self._blocked:
@@ -112,6 +112,7 @@ class Bookkeeper:
         self._record()
         self._read_back()
         self._look_again()
+        self._return_unbegun()
         with self._hand.lock:
             now = monotonic()
             renewing = bool(self._hand.stale) or now >= self._next_renewal
@@ -246,6 +247,21 @@ class Bookkeeper:
 
     # Ending
 
+    def _return_unbegun(self) -> None:
+        """Give what no sender will begin to others at once: calls in flight take their time."""
+        hand = self._hand
+        with hand.lock:
+            left = hand.queue.clear() if hand.stopping else []
+        try:
+            for using in {job.using for job in left}:
+                ids = [job.delivery.pk for job in left if job.using == using]
+                claims.hand_back(using, claims.holder(), ids)
+                left = [job for job in left if job.using != using]
+        finally:
+            with hand.lock:
+                for job in left:
+                    hand.queue.put(job)
+
     def _finish(self) -> None:
         """Write what is known, and make what was not begun due at once for others."""
         hand = self._hand
@@ -262,8 +278,13 @@ class Bookkeeper:
                 looks, hand.to_look = hand.to_look, set()
             for using, lane in looks:
                 lanes.release(using, [lane], None)
-        except Error:
-            logger.warning("The outbox could not be reached; leases will run out.", exc_info=True)
+        except Error as error:
+            logger.warning(
+                "The outbox can't be reached (%s: %s); leases will run out.",
+                type(error).__name__,
+                error,
+                extra={"action": "outbox_unavailable"},
+            )
         with hand.lock:
             hand.calm.notify_all()
 

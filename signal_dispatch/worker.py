@@ -175,6 +175,7 @@ class Worker:
             self._hand.stopping = True
             threads = list(self._senders)
             self._hand.ready.notify_all()
+            self._hand.work.notify_all()  # what was not begun is handed back meanwhile
         for thread in threads:
             thread.join(max(0.0, until - monotonic()))
         with self._hand.lock:  # only now: until here there was something to record

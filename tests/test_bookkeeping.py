@@ -367,6 +367,29 @@ def test_at_the_end_answers_are_recorded_and_the_rest_is_due_at_once(desk):
 
 
 @pytest.mark.django_db
+def test_what_is_not_begun_is_given_to_others_while_calls_are_in_flight(desk, monkeypatch):
+    flying, left = held(), held()
+    for made in (flying, left):
+        desk.hand.queue.put(desk.job(made))
+    desk.hand.queue.take()
+    desk.rest()
+    assert desk.wait > 0
+    assert row(left).held_by
+
+    desk.hand.stopping = True
+    assert desk.wait == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(claims, "hand_back", refuse)
+        with pytest.raises(OperationalError):
+            desk.step()
+    assert desk.ready == [left], "kept for when the database is back"
+    desk.step()
+    assert (row(left).held_by, row(flying).held_by) == ("", claims.holder())
+    assert seconds_left(left) < 5
+    assert desk.ready == []
+
+
+@pytest.mark.django_db
 def test_a_call_in_flight_at_the_end_stays_leased(desk):
     made = held()
     desk.hand.queue.put(desk.job(made))

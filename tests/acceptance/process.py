@@ -3,8 +3,8 @@
 ``WHAT`` is ``save N``, ``save-and-die N``, ``serve``, one of ``works.WORKS``, or a management
 command. It uses the databases of the test run that started it. Read from the environment:
 ``DECLARED`` (one of ``works.DECLARATIONS``), ``LEASE_SECONDS``, ``REPAIR_SECONDS`` between two
-looks for lanes that wait behind nothing, ``RETRY_SECONDS`` before each of many attempts, and
-``BACKEND``, below ``signal_dispatch.backends``.
+looks for lanes that wait behind nothing, ``RETRY_SECONDS`` before each of many attempts,
+``DEADLINE`` of the endpoint, and ``BACKEND``, below ``signal_dispatch.backends``.
 """
 
 import os
@@ -69,8 +69,14 @@ def set_up(url: str) -> None:
     from django.conf import settings
 
     settings.SIGNAL_DISPATCH_LEASE_SECONDS = float(os.environ.get("LEASE_SECONDS", LEASE_SECONDS))
+    deadline = float(os.environ.get("DEADLINE", "1"))
     settings.SIGNAL_DISPATCH_ENDPOINTS = {
-        "crm": {"URL": url, "DEADLINE": 1, "TIMEOUT": 1, "RETRY": {"delays": delays()}}
+        "crm": {
+            "URL": url,
+            "DEADLINE": deadline,
+            "TIMEOUT": deadline,
+            "RETRY": {"delays": delays()},
+        }
     }
     backend = os.environ.get("BACKEND", "threads.ThreadsBackend")
     settings.SIGNAL_DISPATCH_BACKENDS = {

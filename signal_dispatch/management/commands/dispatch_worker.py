@@ -79,7 +79,7 @@ class Command(BaseCommand):
                 while not told and not (options["once"] and _has_drained(worker)):
                     time.sleep(POLL_SECONDS)
             finally:
-                worker.finish(DRAIN_SECONDS)
+                worker.stop(DRAIN_SECONDS)
                 heartbeat.stop()
         self._say("Stopped.", options)
 
