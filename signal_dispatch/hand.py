@@ -1,6 +1,7 @@
 """What the threads of one process share: the jobs in hand, behind one lock."""
 
 from dataclasses import dataclass, field
+from math import inf
 from threading import Condition, Lock
 from time import monotonic
 
@@ -10,6 +11,12 @@ from signal_dispatch.settling import Settlement
 
 #: Answers that may be unrecorded at once: after a crash these calls are made again.
 MAX_UNRECORDED = 32
+#: A burst of saves is on until so many seconds after the last one.
+BURST_SECONDS = 0.02
+#: Seconds after which a call needs the interpreter no more: it waits for its answer.
+BUSY_SECONDS = 0.05
+#: Seconds that a job is held back at most.
+PATIENCE_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,8 @@ class Hand:
         self.settled: list[Settled] = []
         #: How many of the settled ones the bookkeeper is writing just now.
         self.recording = 0
+        #: When a thread that is no sender saved something, the last time.
+        self.saved_at = -inf
         #: What hooks under test and broken code raised in threads.
         self.errors: list[BaseException] = []
         #: No sender takes another job; once closing, the bookkeeper ends too.
@@ -76,6 +85,24 @@ class Hand:
             or self.to_look
             or self.stale
         )
+
+    def note_save(self) -> None:
+        """Note that a thread saved something just now."""
+        self.saved_at = monotonic()
+
+    @property
+    def gives_way(self) -> float:
+        """Return for how many seconds more the ready jobs are held back; 0 where they may go.
+
+        Threads that save and threads that send share the interpreter's lock, and somebody waits
+        for the save. So in a burst of saves one call at a time is begun, and the next one when it
+        is done, waits for its answer, or a job was held back for too long.
+        """
+        begun, ready = self.queue.last_begun, self.queue.ready_since
+        if begun is None or ready is None:
+            return 0.0
+        until = min(self.saved_at + BURST_SECONDS, begun + BUSY_SECONDS, ready + PATIENCE_SECONDS)
+        return max(0.0, until - monotonic())
 
     def held(self) -> list[Job]:
         """Return every job whose lease has to be kept."""

@@ -36,6 +36,9 @@ class Job:
     delivery: Delivery
     using: str
     since: float
+    #: When the queue got it, and when a sender took it.
+    ready_at: float = 0.0
+    begun_at: float = 0.0
 
     @property
     def size(self) -> int:
@@ -77,10 +80,22 @@ class Queue:
         """Count how many more fit; 0 when the bytes are used up."""
         return max(0, self.limit - self._count) if self.bytes < self.limit_bytes else 0
 
+    @property
+    def ready_since(self) -> float | None:
+        """Return since when the oldest job that may go now is ready; None where none may."""
+        return min((self._ready[endpoint][0].ready_at for endpoint in self._open()), default=None)
+
+    @property
+    def last_begun(self) -> float | None:
+        """Return when the youngest of the jobs in flight was taken."""
+        youngest = (next(reversed(flying)) for flying in self._in_flight.values())
+        return max((job.begun_at for job in youngest), default=None)
+
     def put(self, job: Job) -> bool:
         """Add a job; False, and nothing is kept, when it is full."""
         if self._count >= self.limit or (self._count and self.bytes + job.size > self.limit_bytes):
             return False
+        job.ready_at = monotonic()
         self._ready.setdefault(job.delivery.endpoint, deque()).append(job)
         self._count += 1
         self.bytes += job.size
@@ -88,18 +103,17 @@ class Queue:
 
     def take(self) -> Job | None:
         """Return the next job of the endpoint whose turn it is; None where none may go now."""
-        for endpoint in list(self._ready):
-            flying = self._in_flight.get(endpoint, {})
-            if len(flying) >= self._concurrency_of(endpoint):
-                continue
-            jobs = self._ready.pop(endpoint)
-            job = jobs.popleft()
-            if jobs:  # back to the end of the line
-                self._ready[endpoint] = jobs
-            self._forget(job)
-            self._in_flight.setdefault(endpoint, {})[job] = None
-            return job
-        return None
+        endpoint = next(self._open(), None)
+        if endpoint is None:
+            return None
+        jobs = self._ready.pop(endpoint)
+        job = jobs.popleft()
+        if jobs:  # back to the end of the line
+            self._ready[endpoint] = jobs
+        self._forget(job)
+        job.begun_at = monotonic()
+        self._in_flight.setdefault(endpoint, {})[job] = None
+        return job
 
     def done(self, job: Job) -> None:
         """Give back a job that was taken."""
@@ -138,6 +152,12 @@ class Queue:
         self._ready.clear()
         self._count = self.bytes = 0
         return jobs
+
+    def _open(self) -> Iterator[str]:
+        """Yield the endpoints that have a job ready and may have one more in flight, in turn."""
+        for endpoint in self._ready:
+            if len(self._in_flight.get(endpoint, {})) < self._concurrency_of(endpoint):
+                yield endpoint
 
     def _forget(self, job: Job) -> None:
         self._count -= 1

@@ -63,6 +63,8 @@ class Worker:
         self._idle_seconds = idle_seconds
         self._senders: set[threading.Thread] = set()
         self._idle = 0
+        #: Whether one of the idle ones looks again by itself when giving way ends.
+        self._watching = False
         self._number = 0
         self._thread: threading.Thread | None = None
         self._bookkeeper = Bookkeeper(
@@ -93,6 +95,7 @@ class Worker:
         """Note a lease before its transaction commits, should the hint get lost."""
         if recorded.leased:
             with self._hand.lock:
+                self._note_save()
                 self._hand.watched[recorded.using, recorded.delivery.pk] = recorded.since
 
     def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
@@ -100,6 +103,7 @@ class Worker:
         hand, jobs = self._hand, []
         with hand.lock:
             self._bookkeeper.sweeper.meet(using)
+            self._note_save()
             for item in recorded:
                 if item.delivery.state == State.WAITING:
                     hand.to_look.add((using, item.delivery.lane))
@@ -128,10 +132,7 @@ class Worker:
         with self._hand.lock:
             if self._hand.stopping or not self._hand.queue.put(job):
                 return False
-            if self._idle:
-                self._hand.ready.notify()
-            if self._idle < len(self._hand.queue) and len(self._senders) < self._max_senders:
-                self._start_sender()
+            self._staff()
             if not self._senders:  # no thread to be had: then it is for another process
                 self._hand.queue.drop(job)
             return bool(self._senders)
@@ -185,7 +186,7 @@ class Worker:
             self._thread.join(max(0.5, until - monotonic()))
         return self._hand.errors
 
-    # Threads. The lock is held in the next three.
+    # Threads. The lock is held in the next five.
 
     def _started(self) -> bool:
         if self._thread is None and not self._hand.stopping:
@@ -194,6 +195,25 @@ class Worker:
             )
             self._thread = thread if _start(thread) else None
         return self._thread is not None
+
+    def _note_save(self) -> None:
+        if threading.current_thread() not in self._senders:  # to themselves they give no way
+            self._hand.note_save()
+
+    def _staff(self) -> None:
+        """See to it that somebody takes what is ready as soon as it may go.
+
+        Whoever makes a job ready calls this, and whoever takes one, for those that are left. While
+        the senders give way, one of them that waits for the end of it is enough.
+        """
+        queue = self._hand.queue
+        wanted = len(queue) if queue.ready_since is not None else 0
+        if wanted and self._hand.gives_way:
+            wanted = 0 if self._watching else 1
+        if wanted and self._idle:
+            self._hand.ready.notify()
+        if self._idle < wanted and len(self._senders) < self._max_senders:
+            self._start_sender()
 
     def _start_sender(self) -> None:
         self._number += 1
@@ -229,25 +249,43 @@ class Worker:
         hand, until = self._hand, monotonic() + self._idle_seconds
         with hand.lock:
             while not hand.stopping:
-                job = hand.queue.take() if hand.unrecorded < MAX_UNRECORDED else None
-                if job is not None and _may_begin(job):
-                    return job
+                job = self._take()
                 if job is not None:
-                    hand.queue.done(job)
-                    hand.stale.append(job)
-                    hand.work.notify()
-                    continue
+                    self._staff()
+                    return job
                 left = until - monotonic()
                 if not wait or (left <= 0 and not len(hand.queue)):
                     break
                 if left <= 0:  # not idle: it may not go on before answers are recorded
                     until, left = monotonic() + self._idle_seconds, self._idle_seconds
-                self._idle += 1
-                hand.ready.wait(left)
-                self._idle -= 1
+                self._wait(left)
             if wait:
                 self._senders.discard(threading.current_thread())
             return None
+
+    def _take(self) -> Job | None:
+        """Return a job that may begin now; whose lease is too old is renewed first."""
+        hand = self._hand
+        while hand.unrecorded < MAX_UNRECORDED and not hand.gives_way:
+            job = hand.queue.take()
+            if job is None or _may_begin(job):
+                return job
+            hand.queue.done(job)
+            hand.stale.append(job)
+            hand.work.notify()
+        return None
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for a notice, and one of all who wait for the end of giving way, too."""
+        giving_way = 0.0 if self._watching else self._hand.gives_way
+        self._idle += 1
+        if giving_way:
+            self._watching = True
+            self._hand.ready.wait(min(seconds, giving_way))
+            self._watching = False
+        else:
+            self._hand.ready.wait(seconds)
+        self._idle -= 1
 
     def _send(self, job: Job, sessions: SessionCache) -> None:
         hand = self._hand
@@ -258,8 +296,6 @@ class Worker:
             hand.queue.done(job)
             if settlement is not None:
                 hand.settled.append(Settled(job, settlement))
-            if len(hand.queue):
-                hand.ready.notify()
             hand.work.notify()
 
     def _try(self, job: Job, sessions: SessionCache) -> Settlement | None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from signal_dispatch.hand import Hand, Settled
+from signal_dispatch.hand import BURST_SECONDS, BUSY_SECONDS, PATIENCE_SECONDS, Hand, Settled
 from signal_dispatch.models import Delivery, State
 from signal_dispatch.queueing import Job
 from signal_dispatch.settling import Settlement
@@ -99,3 +99,80 @@ def test_an_endpoint_has_as_many_calls_in_flight_as_its_settings_say(settings):
         taken.append(taking.delivery.endpoint)
 
     assert sorted(taken) == ["crm", "crm", "gone"], "one for what settings do not know"
+
+
+# Giving way to the threads that save.
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Let the test say what time it is: ``clock[0]``."""
+    now = [1000.0]
+    for module in ("hand", "queueing"):
+        monkeypatch.setattr(f"signal_dispatch.{module}.monotonic", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def busy(clock, hand):
+    """Return a hand with one call just begun, one job ready, and a save at this moment."""
+    hand.queue.put(job("crm"))
+    hand.queue.take()
+    hand.queue.put(job("slack"))
+    hand.note_save()
+    return hand
+
+
+def test_senders_give_way_to_a_burst_of_saves_until_it_is_over(busy, clock):
+    assert busy.gives_way == pytest.approx(BURST_SECONDS)
+    clock[0] += BURST_SECONDS / 2
+    busy.note_save()
+    clock[0] += BURST_SECONDS / 2
+    assert busy.gives_way == pytest.approx(BURST_SECONDS / 2)
+    clock[0] += BURST_SECONDS
+
+    assert busy.gives_way == 0
+
+
+def flying(hand):
+    (job,) = set(hand.queue.held()) - set(hand.queue.ready())
+    return job
+
+
+def test_one_call_at_a_time_goes_on_through_the_burst(busy):
+    busy.queue.done(flying(busy))
+
+    assert busy.gives_way == 0
+
+
+def test_a_call_that_waits_for_its_answer_is_in_nobodys_way(busy, clock):
+    clock[0] += BUSY_SECONDS - BURST_SECONDS / 2
+    busy.note_save()
+    assert busy.gives_way == pytest.approx(BURST_SECONDS / 2)
+    clock[0] += BURST_SECONDS / 2
+
+    assert busy.gives_way == 0
+
+
+def test_nothing_is_held_back_for_longer_than_the_patience(busy, clock):
+    clock[0] += PATIENCE_SECONDS - BURST_SECONDS / 2
+    flying(busy).begun_at = clock[0]
+    busy.note_save()
+    assert busy.gives_way == pytest.approx(BURST_SECONDS / 2)
+    clock[0] += BURST_SECONDS / 2
+
+    assert busy.gives_way == 0
+
+
+def test_without_a_job_that_may_go_nobody_gives_way(busy):
+    busy.queue.take()
+
+    assert busy.gives_way == 0
+
+
+def test_without_a_save_nobody_gives_way(hand, clock):
+    hand.queue.put(job())
+    hand.queue.take()
+    hand.queue.put(job())
+
+    assert hand.gives_way == 0

@@ -122,3 +122,42 @@ def test_a_job_counts_its_age_from_the_lease(monkeypatch):
     monkeypatch.setattr("signal_dispatch.queueing.monotonic", lambda: 107.0)
 
     assert job(since=100.0).age == pytest.approx(7.0)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Let the test say what time it is: ``clock[0]``."""
+    now = [100.0]
+    monkeypatch.setattr("signal_dispatch.queueing.monotonic", lambda: now[0])
+    return now
+
+
+def test_it_knows_since_when_the_oldest_that_may_go_is_ready(clock):
+    line = queue(slow=1)
+    assert line.ready_since is None
+    line.put(job("slow"))
+    line.put(job("slow"))
+    clock[0] += 5
+    line.put(job("crm"))
+    assert line.ready_since == 100
+
+    assert line.take().delivery.endpoint == "slow"
+    assert line.ready_since == 105, "the slow one's next may not go yet"
+    assert line.take().delivery.endpoint == "crm"
+    assert line.ready_since is None
+
+
+def test_it_knows_when_the_youngest_in_flight_was_begun(clock):
+    line, jobs = queue(), []
+    assert line.last_begun is None
+    for endpoint in ("crm", "crm", "slack"):
+        line.put(job(endpoint))
+    for _ in range(3):
+        clock[0] += 1
+        jobs.append(line.take())
+
+    begun = []
+    for each in reversed(jobs):
+        begun.append(line.last_begun)
+        line.done(each)
+    assert [*begun, line.last_begun] == [103, 102, 101, None]

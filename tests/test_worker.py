@@ -1,6 +1,7 @@
 """Threads that really run, over real HTTP: what is sent, what is not, and how all of it ends."""
 
 import logging
+import random
 import threading
 import time
 from contextvars import ContextVar
@@ -9,12 +10,12 @@ import pytest
 from django.db import OperationalError, connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
-from signal_dispatch import ModelDispatch, bookkeeping, claims, worker
+from signal_dispatch import ModelDispatch, bookkeeping, claims, hand, worker
 from signal_dispatch.claims import Scope
-from signal_dispatch.exceptions import EndpointNotMocked
+from signal_dispatch.exceptions import EndpointNotMocked, LeaseLost
 from signal_dispatch.models import Attempt, Delivery, State
 from signal_dispatch.outbox import Lease, record
-from signal_dispatch.queueing import Recorded
+from signal_dispatch.queueing import Job, Recorded
 from signal_dispatch.worker import Worker
 from tests import savepoints
 from tests.deliveries import delivery
@@ -213,6 +214,132 @@ def test_a_burst_costs_few_statements(make, receiver):
 
     assert sum(counted) == 40
     assert len(counted) < 25, counted
+
+
+# Giving way to the threads that save.
+
+
+@pytest.fixture
+def giving_way(monkeypatch):
+    """Say for how long senders give way: for ever, but for what the test says in seconds."""
+
+    def give_way(**seconds):
+        for name in ("BURST_SECONDS", "BUSY_SECONDS", "PATIENCE_SECONDS"):
+            monkeypatch.setattr(hand, name, seconds.get(name, 3600.0))
+
+    return give_way
+
+
+def test_in_a_burst_of_saves_calls_go_one_at_a_time(make, receiver, giving_way):
+    giving_way()
+    lock, now, most = threading.Lock(), [0], [0]
+
+    def count(request):
+        with lock:
+            now[0] += 1
+            most[0] = max(now[0], most[0])
+        receiver.wait(0.02)
+        with lock:
+            now[0] -= 1
+        return (200, {}, b"{}")
+
+    receiver.script = count
+    mine = make(max_senders=8)
+    for _ in range(12):
+        commit(mine, save(mine))
+    mine.drain(10)
+
+    assert len(receiver.requests) == 12
+    assert most == [1]
+
+
+def test_a_burst_starts_no_more_threads_than_one_that_sends_and_one_that_waits(
+    make, receiver, giving_way
+):
+    giving_way()
+    go = held_calls(receiver)
+    mine = make()
+    commit(mine, save(mine))
+    receiver.wait_for(1)
+    commit(mine, save(mine))
+    eventually(lambda: mine._watching)
+    for _ in range(10):
+        commit(mine, save(mine))
+    assert len(mine._senders) == 2
+    assert len(receiver.requests) == 1
+    go.set()
+    mine.drain(10)
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        pytest.param({"BURST_SECONDS": 0.3}, id="the burst is over"),
+        pytest.param({"PATIENCE_SECONDS": 0.3}, id="they waited long enough"),
+        pytest.param({"BUSY_SECONDS": 0.1}, id="the calls before them wait for answers"),
+    ],
+)
+def test_what_was_held_back_goes_though_no_call_ends_and_nobody_saves(
+    make, receiver, giving_way, over
+):
+    giving_way(**over)
+    go = held_calls(receiver)
+    mine = make()
+    commit(mine, *[save(mine) for _ in range(6)])
+
+    receiver.wait_for(6)
+    go.set()
+    mine.drain(10)
+
+
+def test_only_saves_of_other_threads_make_a_burst(make, receiver, monkeypatch):
+    deliver, mine, seen = worker.deliver, make(), []
+
+    def deliver_and_save(*arguments, **values):
+        with mine._hand.lock:
+            mine._hand.saved_at = 0.0
+        item = Recorded(Delivery(pk=10**9), "default", leased=True)
+        mine.remember(item)  # as when handle_response() saves
+        commit(mine, item, fresh=False)
+        seen.append(mine._hand.saved_at)
+        return deliver(*arguments, **values)
+
+    monkeypatch.setattr(worker, "deliver", deliver_and_save)
+    began, item = time.monotonic(), save(mine)
+    remembered = mine._hand.saved_at
+    commit(mine, item)
+    committed = mine._hand.saved_at
+    mine.drain(10)
+
+    assert began < remembered < committed
+    assert seen == [0.0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_job_is_left_lying_however_saves_and_calls_fall(make, monkeypatch, seed):
+    # No record, no sweep and no further save helps out: LeaseLost leaves nothing to write.
+    sent, chance = [], random.Random(seed)  # noqa: S311 - spreads times
+    durations = [chance.choice([0, 0.001, 0.03, 0.08]) for _ in range(600)]
+
+    def deliver(delivery, using, sessions, *, sender_name):
+        time.sleep(durations[delivery.pk % 600])
+        sent.append(delivery.pk)
+        raise LeaseLost
+
+    monkeypatch.setattr(worker, "deliver", deliver)
+    mine = make(max_senders=4, idle_seconds=3600)
+    submitted = []
+    for _ in range(30):
+        for _ in range(chance.randrange(1, 8)):
+            with mine._hand.lock:
+                mine._hand.note_save()
+            submitted.append(len(submitted))
+            made = Delivery(pk=submitted[-1], endpoint="crm")
+            assert mine.submit(Job(made, "default", time.monotonic()))
+            time.sleep(chance.choice([0, 0, 0.001, 0.005]))
+        eventually(lambda: len(sent) >= len(submitted))
+
+    assert sorted(sent) == submitted
 
 
 # Room.
