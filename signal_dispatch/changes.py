@@ -8,7 +8,7 @@ from django.db.models import Model
 from django.db.models.expressions import BaseExpression
 
 from signal_dispatch import lookups
-from signal_dispatch.databases import row_lock
+from signal_dispatch.databases import row_lock, take_write_lock
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.events import Change, Event
 from signal_dispatch.exceptions import PayloadError
@@ -140,6 +140,8 @@ def _stored_values(
         rows = rows.select_for_update(**arguments)
     elif not names:
         return {}
+    elif lock:
+        take_write_lock(model, using)
     fields: list[Any] = [model._meta.get_field(name) for name in names]
     row = rows.values_list(*([f.attname for f in fields] or ["pk"])).first()
     if row is None:

@@ -165,3 +165,18 @@ def row_lock(using: str) -> dict[str, Any] | None:
     if not features.has_select_for_update:
         return None
     return {"no_key": True} if features.has_select_for_no_key_update else {}
+
+
+def take_write_lock(model: type[Model], using: str) -> None:
+    """Let SQLite's open transaction become the writer, as a lock of a row does elsewhere.
+
+    One that reads first and writes then fails with "database is locked" if another wrote in
+    between, whatever the timeout. A write waits; this one changes no row.
+    """
+    connection: Any = connections[using]
+    if connection.vendor != "sqlite" or connection.transaction_mode in ("IMMEDIATE", "EXCLUSIVE"):
+        return
+    table = connection.ops.quote_name(model._meta.db_table)
+    column = connection.ops.quote_name(model._meta.pk_fields[0].column)
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE {table} SET {column} = {column} WHERE 0")  # noqa: S608 - names

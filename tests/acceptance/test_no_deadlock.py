@@ -1,0 +1,101 @@
+"""Handlers that write the object, beside threads that save it: nobody waits for the other."""
+
+import threading
+
+import pytest
+from django.db import Error, connection, connections, transaction
+
+from signal_dispatch import ModelDispatch
+from signal_dispatch.backends import backends
+from signal_dispatch.models import Delivery
+from tests.acceptance.soak import report, scaled
+from tests.settings import DATABASE
+from tests.shop.models import Order
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("as_in_production"),
+    pytest.mark.skipif(
+        DATABASE == "sqlite-memory",
+        reason="Threads are locked out of an in-memory database.",
+    ),
+]
+
+THREADS = 8
+
+
+class Answered(ModelDispatch):
+    """Lock the object, and save it, in the transaction that settles the delivery."""
+
+    def handle_response(self, delivery, response):
+        order = Order.objects.select_for_update().get(pk=delivery.object_pk)
+        order.crm_id = f"c-{delivery.pk}"
+        order.save()
+
+
+def save_plainly(pk, step):
+    order = Order(pk=pk, number=f"A-{pk}", status=f"s{step}")
+    order.save(update_fields=["status"])
+
+
+def save_and_merge(pk, step):
+    order = Order(pk=pk, number=f"A-{pk}", status=f"s{step}")
+    with transaction.atomic():
+        for part in "abc":
+            order.status = f"s{step}{part}"
+            order.save(update_fields=["status"])
+
+
+def save_in_a_savepoint(pk, step):
+    order = Order(pk=pk, number=f"A-{pk}", status=f"s{step}")
+    with transaction.atomic():
+        order.save(update_fields=["status"])
+        with transaction.atomic():
+            order.notes = str(step)
+            order.save(update_fields=["notes", "status"])
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [{}, {"when_changed": ["status"]}, {"ordered": False}],
+    ids=["plain", "when_changed", "unordered"],
+)
+@pytest.mark.parametrize("save", [save_plainly, save_and_merge, save_in_a_savepoint])
+def test_a_handler_that_locks_and_saves_never_meets_a_saver(
+    receiver, declare, caplog, save, declared
+):
+    orders = [Order.objects.create(number=f"A-{n}") for n in range(3)]
+    declare(Order, base=Answered, **declared)
+    saves, errors = scaled(6, 400), []
+    together = threading.Barrier(THREADS)
+
+    def work(thread):
+        try:
+            together.wait(30)
+            for step in range(saves):
+                try:
+                    save(orders[(thread + step) % 3].pk, f"{thread}-{step}"[:18])
+                except Error as error:
+                    errors.append(error)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    backends["default"].drain(120)
+
+    troubles = [r.getMessage() for r in caplog.records if r.levelname in ("WARNING", "ERROR")]
+    report(
+        f"{save.__name__} with {declared or 'nothing'} on {connection.vendor}",
+        saves=THREADS * saves,
+        deadlocks=sum("eadlock" in text for text in [*map(str, errors), *troubles]),
+        locked=sum("locked" in text for text in [*map(str, errors), *troubles]),
+    )
+    assert errors == []
+    assert troubles == []
+    assert Delivery.objects.count() == len(receiver.requests) == THREADS * saves
+    assert not Delivery.objects.exclude(state="delivered", handler_tries=0).exists()
+    assert not Order.objects.filter(crm_id="").exists()
