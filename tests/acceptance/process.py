@@ -3,7 +3,7 @@
 ``WHAT`` is ``save N``, ``save-and-die N``, ``serve``, one of ``works.WORKS``, or a management
 command. It uses the databases of the test run that started it. Read from the environment:
 ``DECLARED`` (one of ``works.DECLARATIONS``), ``LEASE_SECONDS``, ``REPAIR_SECONDS`` between two
-looks for lanes that wait behind nothing, ``RETRY_SECONDS`` before each of many attempts,
+looks for lanes that wait behind nothing, ``RETRY_SECONDS`` before each of ``ATTEMPTS``,
 ``DEADLINE`` of the endpoint, and ``BACKEND``, below ``signal_dispatch.backends``.
 """
 
@@ -94,7 +94,8 @@ def set_up(url: str) -> None:
 def delays() -> list[float]:
     """Return how long to wait before each attempt."""
     if "RETRY_SECONDS" in os.environ:
-        return [0, *[float(os.environ["RETRY_SECONDS"])] * 50]
+        again = int(os.environ.get("ATTEMPTS", "50")) - 1
+        return [0, *[float(os.environ["RETRY_SECONDS"])] * again]
     return [0, 0.5, 0.5, 1, 1]
 
 

@@ -48,13 +48,14 @@ def test_a_handler_that_never_works_fails_in_the_end_with_one_call(receiver, fle
     Remote(receiver)
     order, made = order_to_tell("broken")
     while Delivery.objects.unfinished().exists():
-        assert fleet.join(fleet.worker(crash="after_answer_stored"))
+        settings = {"RETRY_SECONDS": "0.1", "ATTEMPTS": "3"}
+        assert fleet.join(fleet.worker(crash="after_answer_stored", **settings))
 
     order.refresh_from_db()
     made.refresh_from_db()
     report("answer never handled", calls=len(receiver.requests), kills=fleet.kills)
     assert len(receiver.requests) == 1
-    assert (made.state, made.error_class, made.handler_tries) == ("failed", "handler", 5)
+    assert (made.state, made.error_class, made.handler_tries) == ("failed", "handler", 3)
     assert "RuntimeError: not today" in made.reason
     assert order.total == 0
     assert bytes(Attempt.objects.get().response_body) == b'{"id": "c-a"}'

@@ -79,7 +79,7 @@ def test_followers_recorded_while_their_head_is_settled_are_all_sent(
 ):
     make_orders(4)
     with Fleet(receiver.url, tmp_path, DECLARED="counted", REPAIR_SECONDS=NEVER) as fleet:
-        total = str(scaled(75, 2500))
+        total = str(scaled(50, 2500))
         savers = [fleet.start("change", total, f"s{n}") for n in range(SAVERS)]
         for saver in savers:
             fleet.join(saver, 60 * scaled(2, 60))
@@ -97,7 +97,7 @@ def test_processes_that_die_before_they_release_park_nothing(receiver, remote, w
     settings = {"DECLARED": "counted", "LEASE_SECONDS": "3", "REPAIR_SECONDS": "1"}
     with Fleet(receiver.url, tmp_path, **settings) as fleet:
         worker = fleet.worker()
-        for life in range(scaled(4, 40)):
+        for life in range(scaled(3, 40)):
             crash = f"after_mark:{life % 5 + 1}"
             savers = [fleet.start("change", "30", f"s{life}{n}", crash=crash) for n in range(2)]
             for saver in savers:

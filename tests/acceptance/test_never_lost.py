@@ -54,9 +54,9 @@ def test_a_kill_at_this_point_loses_nothing(point, backend, saver, worker, recei
     remote = Remote(receiver)
     with Fleet(receiver.url, tmp_path, DECLARED="counted", LEASE_SECONDS=str(LEASE)) as fleet:
         saved = fleet.start("save", "20", "s", crash=saver, BACKEND=backend)
+        armed = fleet.worker(crash=worker) if worker else None
         assert fleet.join(saved) == bool(saver)
-        if worker:
-            assert fleet.join(fleet.worker(crash=worker))
+        assert armed is None or fleet.join(armed)
         rescuer = fleet.worker()
         await_calm(LEASE + 30)
         fleet.end(rescuer)

@@ -116,8 +116,8 @@ def test_a_kill_at_this_point_leaves_the_right_ids(point, receiver, tmp_path):
     with Fleet(receiver.url, tmp_path, RETRY_SECONDS="0.1", **settings) as fleet:
         for life in range(scaled(2, 20)):
             assert fleet.join(fleet.start("live", "12", f"s{life}", crash=f"{point}:{life + 1}"))
-        fleet.join(fleet.start("live", "6", "last"))
-        worker = fleet.worker()
+        last, worker = fleet.start("live", "6", "last"), fleet.worker()
+        assert not fleet.join(last)
         await_calm(60)
         fleet.end(worker)
 
