@@ -318,7 +318,7 @@ def test_only_saves_of_other_threads_make_a_burst(make, receiver, monkeypatch):
 @pytest.mark.parametrize("seed", range(3))
 def test_no_job_is_left_lying_however_saves_and_calls_fall(make, monkeypatch, seed):
     # No record, no sweep and no further save helps out: LeaseLost leaves nothing to write.
-    sent, chance = [], random.Random(seed)  # noqa: S311 - spreads times
+    sent, chance = [], random.Random(seed)
     durations = [chance.choice([0, 0.001, 0.03, 0.08]) for _ in range(600)]
 
     def deliver(delivery, using, sessions, *, sender_name):
