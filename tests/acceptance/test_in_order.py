@@ -14,6 +14,7 @@ from tests.acceptance.fleet import (
 )
 from tests.acceptance.soak import report, scaled
 from tests.settings import DATABASE
+from tests.shop.models import Order
 from tests.waiting import eventually
 
 pytestmark = over_processes
@@ -94,3 +95,32 @@ def test_a_change_that_is_given_up_lets_the_next_one_go(receiver, tmp_path):
     assert set(remote.keys) == expected
     assert all(totals == sorted(totals) for totals in remote.firsts.values())
     assert states() == {"delivered": len(expected), "failed": 3}
+
+
+def test_latest_wins_sends_the_last_state_and_records_what_it_replaced(receiver, tmp_path):
+    make_orders(scaled(8, 100))
+    remote = Remote(receiver, failing=0.15)
+    savers = [["change", str(scaled(15, 20)), f"s{number}"] for number in range(SAVERS)]
+    settings = {"DECLARED": "latest", "LEASE_SECONDS": "3", "RETRY_SECONDS": "0.1"}
+    with Fleet(receiver.url, tmp_path, **settings) as fleet:
+        fleet.storm([*savers, ["dispatch_worker"]], remote, scaled(3, 40))
+
+    rows = {d.pk: d for d in Delivery.objects.all()}
+    replaced = [d for d in rows.values() if d.state == "cancelled"]
+    report(
+        "latest wins",
+        recorded=len(rows),
+        replaced=len(replaced),
+        sent=len(remote.keys),
+        kills=fleet.kills,
+        duplicates=remote.duplicates,
+    )
+    assert all(totals == sorted(totals) for totals in remote.firsts.values())
+    lasts = {number: totals[-1] for number, totals in remote.firsts.items()}
+    assert lasts == {order.number: int(order.total) for order in Order.objects.all()}
+    assert replaced
+    for delivery in replaced:
+        heir = rows[delivery.replaced_by_id]
+        assert heir.pk > delivery.pk
+        assert heir.lane == delivery.lane
+    assert {d.state for d in rows.values()} == {"cancelled", "delivered"}

@@ -8,7 +8,7 @@ from django.db import connection, transaction
 from django.db.models import F
 
 from signal_dispatch import Event, ModelDispatch, enqueue, register
-from tests.shop.models import Order
+from tests.shop.models import Order, Tag
 
 # What is declared
 
@@ -31,6 +31,19 @@ def counted() -> None:
         name = "shop.Counted"
         endpoint = "crm"
         fields = ("number", "total")
+        m2m_fields = ("tags",)
+
+
+def latest() -> None:
+    """Tell ``crm`` the total, as it is when there is time to tell it."""
+
+    @register(Order)
+    class Latest(ModelDispatch[Any]):
+        name = "shop.Latest"
+        endpoint = "crm"
+        fields = ("number", "total")
+        m2m_fields = ("tags",)
+        latest_wins = True
 
 
 def handled() -> None:
@@ -69,6 +82,7 @@ def known_remotely() -> None:
 DECLARATIONS: dict[str, Callable[[], None]] = {
     "told": told,
     "counted": counted,
+    "latest": latest,
     "handled": handled,
     "known_remotely": known_remotely,
 }
@@ -106,8 +120,19 @@ def _update_and_enqueue(pk: int, total: int) -> bool:
     return True
 
 
-#: Many-to-many changes join here with the release that notices them.
-WAYS = (_save_under_lock, _save_in_autocommit, _update_and_enqueue)
+def _change_relation(pk: int, total: int) -> bool:
+    with transaction.atomic():
+        order = Order.objects.select_for_update().get(pk=pk)
+        if not Order.objects.filter(pk=pk, total__lt=total).update(total=F("total") + 1):
+            return False
+        if order.tags.exists():
+            order.tags.clear()
+        else:
+            order.tags.add(Tag.objects.create(name=f"of {order.number}"))
+    return True
+
+
+WAYS = (_save_under_lock, _save_in_autocommit, _update_and_enqueue, _change_relation)
 
 
 def change(total: str, seed: str) -> None:
