@@ -56,11 +56,19 @@ def save_in_a_savepoint(pk, step):
 
 
 @pytest.mark.parametrize(
-    "declared",
-    [{}, {"when_changed": ["status"]}, {"ordered": False}, {"latest_wins": True}],
-    ids=["plain", "when_changed", "unordered", "latest_wins"],
+    ("save", "declared"),
+    [
+        (save_plainly, {}),
+        (save_plainly, {"when_changed": ["status"]}),
+        (save_and_merge, {}),
+        (save_and_merge, {"when_changed": ["status"]}),
+        # No lanes: several answers for one object at once.
+        (save_and_merge, {"ordered": False}),
+        (save_in_a_savepoint, {"when_changed": ["status"]}),
+        (save_plainly, {"latest_wins": True}),
+        (save_and_merge, {"latest_wins": True}),
+    ],
 )
-@pytest.mark.parametrize("save", [save_plainly, save_and_merge, save_in_a_savepoint])
 def test_a_handler_that_locks_and_saves_never_meets_a_saver(
     receiver, declare, caplog, save, declared
 ):
