@@ -10,12 +10,13 @@ import pytest
 from django.db import OperationalError, connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
-from signal_dispatch import ModelDispatch, bookkeeping, claims, hand, worker
+from signal_dispatch import ModelDispatch, bookkeeping, claims, hand, sender_threads
 from signal_dispatch.claims import Scope
 from signal_dispatch.exceptions import EndpointNotMocked, LeaseLost
 from signal_dispatch.models import Attempt, Delivery, State
 from signal_dispatch.outbox import Lease, record
 from signal_dispatch.queueing import Job, Recorded
+from signal_dispatch.sender_threads import SenderThreads
 from signal_dispatch.worker import Worker
 from tests import savepoints
 from tests.deliveries import delivery
@@ -262,10 +263,10 @@ def test_a_burst_starts_no_more_threads_than_one_that_sends_and_one_that_waits(
     commit(mine, save(mine))
     receiver.wait_for(1)
     commit(mine, save(mine))
-    eventually(lambda: mine._watching)
+    eventually(lambda: mine._senders._watching)
     for _ in range(10):
         commit(mine, save(mine))
-    assert len(mine._senders) == 2
+    assert len(mine._senders.alive) == 2
     assert len(receiver.requests) == 1
     go.set()
     mine.drain(10)
@@ -296,7 +297,7 @@ def test_what_was_held_back_goes_though_no_call_ends_and_nobody_saves(
 
 
 def test_only_saves_of_other_threads_make_a_burst(make, receiver, monkeypatch):
-    deliver, mine, seen = worker.deliver, make(), []
+    deliver, mine, seen = sender_threads.deliver, make(), []
 
     def deliver_and_save(*arguments, **values):
         with mine._hand.lock:
@@ -307,7 +308,7 @@ def test_only_saves_of_other_threads_make_a_burst(make, receiver, monkeypatch):
         seen.append(mine._hand.saved_at)
         return deliver(*arguments, **values)
 
-    monkeypatch.setattr(worker, "deliver", deliver_and_save)
+    monkeypatch.setattr(sender_threads, "deliver", deliver_and_save)
     began, item = time.monotonic(), save(mine)
     remembered = mine._hand.saved_at
     commit(mine, item)
@@ -332,7 +333,7 @@ def test_no_job_is_left_lying_however_saves_and_calls_fall(make, monkeypatch, se
         sent.append(delivery)
         raise LeaseLost  # then there is nothing to record
 
-    monkeypatch.setattr(worker, "deliver", deliver)
+    monkeypatch.setattr(sender_threads, "deliver", deliver)
     mine = make(max_senders=4, idle_seconds=3600)
     for times in rounds:
         hangs = chance.randrange(len(times))
@@ -369,7 +370,7 @@ def test_more_than_fits_is_left_in_the_table_and_sent_later(make, receiver):
 
 
 def test_senders_pause_while_answers_cannot_be_recorded(make, receiver, monkeypatch):
-    monkeypatch.setattr(worker, "MAX_UNRECORDED", 3)
+    monkeypatch.setattr(sender_threads, "MAX_UNRECORDED", 3)
     monkeypatch.setattr(bookkeeping, "MAX_BACKOFF_SECONDS", 0.05)
     settle, away = bookkeeping.settle_all, [True]
 
@@ -458,7 +459,7 @@ def test_what_a_thread_met_under_test_is_raised_by_drain(make, monkeypatch):
     def refuse(*arguments, **values):
         raise EndpointNotMocked("crm is not mocked")
 
-    monkeypatch.setattr(worker, "deliver", refuse)
+    monkeypatch.setattr(sender_threads, "deliver", refuse)
     mine = make(keep_errors=True)
     commit(mine, save(mine))
     with pytest.raises(EndpointNotMocked):
@@ -472,14 +473,14 @@ def test_what_a_thread_met_under_test_is_raised_by_drain(make, monkeypatch):
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("a bug of ours"), SystemExit(1)])
 def test_an_error_in_a_sender_leaves_the_others_going(make, receiver, monkeypatch, caplog, error):
-    deliver, errors = worker.deliver, [error]
+    deliver, errors = sender_threads.deliver, [error]
 
     def failing(*arguments, **values):
         if errors:
             raise errors.pop()
         return deliver(*arguments, **values)
 
-    monkeypatch.setattr(worker, "deliver", failing)
+    monkeypatch.setattr(sender_threads, "deliver", failing)
     mine = make(max_senders=1)
     commit(mine, *[save(mine) for _ in range(3)])
     receiver.wait_for(2)
@@ -543,7 +544,7 @@ def test_idle_senders_end_and_the_next_delivery_starts_new_ones(make, receiver):
     commit(mine, save(mine))
     receiver.wait_for(1)
     eventually(lambda: threads_of_ours() == ["signal_dispatch-bookkeeper"])
-    assert not mine._senders
+    assert not mine._senders.alive
     commit(mine, save(mine))
     receiver.wait_for(2)
     eventually(all_delivered)
@@ -567,14 +568,14 @@ class Handling(ModelDispatch):
 
 def test_senders_that_run_hooks_close_their_connections(make, declare, receiver, monkeypatch):
     declare(Order, name="shop.Handled", base=Handling)
-    open_after, next_job = [], Worker._next_job
+    open_after, next_job = [], SenderThreads._next_job
 
     def look(self, *, wait):
         if wait:
             open_after.extend(c.connection for c in connections.all(initialized_only=True))
         return next_job(self, wait=wait)
 
-    monkeypatch.setattr(Worker, "_next_job", look)
+    monkeypatch.setattr(SenderThreads, "_next_job", look)
     mine = make(max_senders=1)
     items = [save(mine), save(mine)]
     for item in items:
@@ -682,7 +683,7 @@ def test_an_error_of_our_own_counts_as_an_attempt(make, monkeypatch):
     def broken(*arguments, **values):
         raise ZeroDivisionError("a bug of ours")
 
-    monkeypatch.setattr(worker, "deliver", broken)
+    monkeypatch.setattr(sender_threads, "deliver", broken)
     mine = make()
     commit(mine, save(mine))
     eventually(lambda: Delivery.objects.get().attempts == 1)
