@@ -59,7 +59,7 @@ class SenderThreads:
         """
         queue = self._hand.queue
         wanted = len(queue) if queue.ready_since is not None else 0
-        if wanted and self._hand.gives_way:
+        if self._hand.gives_way:
             wanted = 0 if self._watching else 1
         if wanted and self._idle:
             self._hand.ready.notify()
@@ -95,7 +95,8 @@ class SenderThreads:
         hand, until = self._hand, monotonic() + self._idle_seconds
         with hand.lock:
             while not hand.stopping:
-                job = self._take()
+                giving_way = hand.gives_way  # once: it may end between a look and the wait
+                job = None if giving_way else self._take()
                 if job is not None:
                     self.staff()
                     return job
@@ -104,7 +105,7 @@ class SenderThreads:
                     break
                 if left <= 0:  # not idle: it may not go on before answers are recorded
                     until, left = monotonic() + self._idle_seconds, self._idle_seconds
-                self._wait(left)
+                self._wait(left, giving_way)
             if wait:
                 self.alive.discard(threading.current_thread())
             return None
@@ -112,7 +113,7 @@ class SenderThreads:
     def _take(self) -> Job | None:
         """Return a job that may begin now; whose lease is too old is renewed first."""
         hand = self._hand
-        while hand.unrecorded < MAX_UNRECORDED and not hand.gives_way:
+        while hand.unrecorded < MAX_UNRECORDED:
             job = hand.queue.take()
             if job is None or _may_begin(job):
                 return job
@@ -121,17 +122,14 @@ class SenderThreads:
             hand.work.notify()
         return None
 
-    def _wait(self, seconds: float) -> None:
-        """Wait for a notice, and one of all who wait for the end of giving way, too."""
-        giving_way = 0.0 if self._watching else self._hand.gives_way
+    def _wait(self, seconds: float, giving_way: float) -> None:
+        """Wait for a notice; one of all who wait looks when giving way ends, too."""
+        watches = giving_way > 0 and not self._watching
+        self._watching = self._watching or watches
         self._idle += 1
-        if giving_way:
-            self._watching = True
-            self._hand.ready.wait(min(seconds, giving_way))
-            self._watching = False
-        else:
-            self._hand.ready.wait(seconds)
+        self._hand.ready.wait(min(seconds, giving_way) if watches else seconds)
         self._idle -= 1
+        self._watching = self._watching and not watches
 
     def _send(self, job: Job, sessions: SessionCache) -> None:
         hand = self._hand
