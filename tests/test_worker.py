@@ -10,7 +10,7 @@ import pytest
 from django.db import OperationalError, connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
-from signal_dispatch import ModelDispatch, bookkeeping, claims, hand, sender_threads
+from signal_dispatch import ModelDispatch, bookkeeping, claims, hand, renewing, sender_threads
 from signal_dispatch.claims import Scope
 from signal_dispatch.exceptions import EndpointNotMocked, LeaseLost
 from signal_dispatch.models import Attempt, Delivery, State
@@ -285,7 +285,7 @@ def test_what_was_held_back_goes_though_no_call_ends_and_nobody_saves(
 ):
     giving_way(**over)
     # The bookkeeper wakes everybody when it looks around: not here.
-    monkeypatch.setattr(bookkeeping, "HINT_SECONDS", 3600.0)
+    monkeypatch.setattr(renewing, "HINT_SECONDS", 3600.0)
     settings.SIGNAL_DISPATCH_LEASE_SECONDS = 3600
     go = held_calls(receiver)
     mine = make(sweep_seconds=3600)
