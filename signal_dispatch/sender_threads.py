@@ -103,7 +103,7 @@ class SenderThreads:
                 left = until - monotonic()
                 if not wait or (left <= 0 and not len(hand.queue)):
                     break
-                if left <= 0:  # not idle: it may not go on before answers are recorded
+                if left <= 0:  # not idle: what is ready may not go yet
                     until, left = monotonic() + self._idle_seconds, self._idle_seconds
                 self._wait(left, giving_way)
             if wait:

@@ -17,9 +17,9 @@ class Worker:
     """The threads of one process, and what they have in hand.
 
     ``max_senders`` threads send; ``queue_size`` deliveries of ``queue_bytes`` in all are held in
-    memory; a sender ends after ``idle_seconds`` without work. ``keep_errors``: what hooks raise is
-    kept for whoever drains or stops: so under test. While anything is scheduled the
+    memory; a sender ends after ``idle_seconds`` without work. While anything is scheduled the
     table is looked at every ``sweep_seconds`` at least, else every ``max_sleep_seconds``.
+    ``keep_errors``: what hooks raise is kept for whoever drains or stops, as under test.
 
     Safe to call from any thread. Nothing runs until ``start()`` or the first job.
     """
