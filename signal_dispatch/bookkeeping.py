@@ -14,14 +14,13 @@ from signal_dispatch.concluding import tell
 from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
 from signal_dispatch.models import Delivery
 from signal_dispatch.queueing import Job
+from signal_dispatch.renewing import Renewer
 from signal_dispatch.sweeping import Sweeper, pause_after
 
 logger = logging.getLogger("signal_dispatch")
 
 #: Seconds that a settled delivery may wait for others to be recorded with.
 FLUSH_SECONDS = 0.05
-#: Seconds after which a lost hint is no longer waited for.
-HINT_SECONDS = 5.0
 #: Seconds without work after which the connection is closed.
 KEEP_SECONDS = 1.0
 #: Seconds after which it looks for what it had no room for.
@@ -48,9 +47,10 @@ class Bookkeeper:
         self._hand = hand
         self._submit = submit
         self._batch = batch
-        self._next_renewal = self._next_look = self._last_work = monotonic()
+        self._next_look = self._last_work = monotonic()
         #: Lanes to be looked at again, because somebody had their first row locked.
         self._blocked: set[tuple[str, str]] = set()
+        self.renewer = Renewer(hand, self._submit_or_return)
         self.sweeper = Sweeper(hand, scope, self._take, batch=batch, **sweeping)
 
     def run(self) -> None:
@@ -100,7 +100,7 @@ class Bookkeeper:
             full = len(hand.settled) >= MAX_UNRECORDED
             times.append(now if alone or full else hand.settled[0].since + FLUSH_SECONDS)
         if hand.watched or len(hand.queue) or hand.queue.in_flight or hand.settled:
-            times.append(self._next_renewal)
+            times.append(self.renewer.next_at)
         return min(times)
 
     # Working
@@ -115,11 +115,11 @@ class Bookkeeper:
         self._return_unbegun()
         with self._hand.lock:
             now = monotonic()
-            renewing = bool(self._hand.stale) or now >= self._next_renewal
+            renewing = bool(self._hand.stale) or now >= self.renewer.next_at
             sweeping = now >= self.sweeper.next_at(now)
         if renewing:
-            self._renew()
-            self._check_watched()
+            self.renewer.renew()
+            self.renewer.check_watched()
         if sweeping:
             self.sweeper.sweep()
         with self._hand.lock:
@@ -195,47 +195,6 @@ class Bookkeeper:
             if released.blocked:  # should that transaction be rolled back, nobody else looks
                 self._blocked |= {(using, lane) for lane in released.blocked}
                 self._next_look = monotonic() + RETURN_SECONDS
-
-    def _renew(self) -> None:
-        hand, lease = self._hand, claims.own_lease()
-        with hand.lock:
-            stale = list(hand.stale)
-            jobs = [j for j in hand.held() if j in stale or j.age > lease.seconds / 3]
-        for using in {job.using for job in jobs}:
-            mine = [job for job in jobs if job.using == using]
-            began = monotonic()
-            held = claims.renew(using, lease, [job.delivery for job in mine])
-            with hand.lock:
-                for job in mine:
-                    if job.delivery.pk in held:
-                        job.since = began
-                    else:
-                        hand.queue.drop(job)
-            for job in stale:
-                if job.using == using:
-                    if job.delivery.pk in held:
-                        self._submit_or_return(job)
-                    with hand.lock:
-                        hand.stale.remove(job)
-        self._next_renewal = monotonic() + min(HINT_SECONDS, lease.seconds / 6)
-
-    def _check_watched(self) -> None:
-        """Read back what was leased and never heard of: its hint may be lost."""
-        hand, now, lease = self._hand, monotonic(), claims.own_lease()
-        with hand.lock:
-            overdue = {k: t for k, t in hand.watched.items() if now - t > HINT_SECONDS}
-        for using in {using for using, _pk in overdue}:
-            ids = [pk for alias, pk in overdue if alias == using]
-            for delivery in claims.read_back(using, claims.holder(), ids):
-                with hand.lock:  # the hint may have come meanwhile, and took it
-                    since = hand.watched.pop((using, delivery.pk), None)
-                if since is not None:
-                    self._take(delivery, using, since)
-        # The rest is rolled back, or its transaction is still open: watched until the lease ends.
-        with hand.lock:
-            for key, since in overdue.items():
-                if now - since >= lease.seconds:
-                    hand.watched.pop(key, None)
 
     def _take(self, delivery: Delivery, using: str, since: float) -> None:
         self._submit_or_return(Job(delivery, using, since))

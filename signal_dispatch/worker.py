@@ -1,34 +1,16 @@
 """Threads that send: one bookkeeper, and senders that come and go with the work."""
 
-import contextvars
-import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 
-from django.db import Error, connections
-
-from signal_dispatch import claims
 from signal_dispatch.bookkeeping import Bookkeeper
 from signal_dispatch.claims import Scope
-from signal_dispatch.concluding import count_internal, tell
-from signal_dispatch.conf import settings
-from signal_dispatch.delivering import deliver
-from signal_dispatch.endpoints import endpoints
-from signal_dispatch.exceptions import EndpointNotMocked, LeaseLost
-from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
+from signal_dispatch.hand import Hand
 from signal_dispatch.models import State
 from signal_dispatch.queueing import Job, Recorded
-from signal_dispatch.sender import SessionCache
-from signal_dispatch.settling import Settlement
+from signal_dispatch.sender_threads import SenderThreads, start_thread
 from signal_dispatch.sweeping import MAX_SLEEP_SECONDS
-
-logger = logging.getLogger("signal_dispatch")
-
-#: Seconds that a lease must outlast the longest attempt by.
-MARGIN_SECONDS = 2.0
-#: Seconds before a delivery is tried again that the database kept from being tried.
-INTERNAL_DELAY_SECONDS = 30.0
 
 
 class Worker:
@@ -38,6 +20,7 @@ class Worker:
     memory; a sender ends after ``idle_seconds`` without work. While anything is scheduled the
     table is looked at every ``sweep_seconds`` at least, else every ``max_sleep_seconds``;
     ``after_look`` is called with each alias whose outbox could be looked into.
+    ``keep_errors``: what hooks raise is kept for whoever drains or stops, as under test.
 
     Safe to call from any thread. Nothing runs until ``start()`` or the first job.
     """
@@ -56,16 +39,10 @@ class Worker:
         after_look: Callable[[str], None] | None = None,
         keep_errors: bool = False,
     ) -> None:
-        #: Whether what hooks raise is kept for whoever drains or stops: so under test.
-        self._keep_errors = keep_errors
         self._hand = Hand(queue_size, queue_bytes)
-        self._max_senders = max_senders
-        self._idle_seconds = idle_seconds
-        self._senders: set[threading.Thread] = set()
-        self._idle = 0
-        #: Whether one of the idle ones looks again by itself when giving way ends.
-        self._watching = False
-        self._number = 0
+        self._senders = SenderThreads(
+            self._hand, most=max_senders, idle_seconds=idle_seconds, keep_errors=keep_errors
+        )
         self._thread: threading.Thread | None = None
         self._bookkeeper = Bookkeeper(
             self._hand,
@@ -95,7 +72,7 @@ class Worker:
         """Note a lease before its transaction commits, should the hint get lost."""
         if recorded.leased:
             with self._hand.lock:
-                self._note_save()
+                self._senders.note_save()
                 self._hand.watched[recorded.using, recorded.delivery.pk] = recorded.since
 
     def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
@@ -103,7 +80,7 @@ class Worker:
         hand, jobs = self._hand, []
         with hand.lock:
             self._bookkeeper.sweeper.meet(using)
-            self._note_save()
+            self._senders.note_save()
             for item in recorded:
                 if item.delivery.state == State.WAITING:
                     hand.to_look.add((using, item.delivery.lane))
@@ -132,10 +109,10 @@ class Worker:
         with self._hand.lock:
             if self._hand.stopping or not self._hand.queue.put(job):
                 return False
-            self._staff()
-            if not self._senders:  # no thread to be had: then it is for another process
+            self._senders.staff()
+            if not self._senders.alive:  # no thread to be had: then it is for another process
                 self._hand.queue.drop(job)
-            return bool(self._senders)
+            return bool(self._senders.alive)
 
     # Waiting and ending
 
@@ -174,7 +151,7 @@ class Worker:
         until = monotonic() + timeout
         with self._hand.lock:
             self._hand.stopping = True
-            threads = list(self._senders)
+            threads = list(self._senders.alive)
             self._hand.ready.notify_all()
             self._hand.work.notify_all()  # what was not begun is handed back meanwhile
         for thread in threads:
@@ -186,42 +163,13 @@ class Worker:
             self._thread.join(max(0.5, until - monotonic()))
         return self._hand.errors
 
-    # Threads. The lock is held in the next five.
-
     def _started(self) -> bool:
         if self._thread is None and not self._hand.stopping:
             thread = threading.Thread(
                 target=self._bookkeeper.run, name="signal_dispatch-bookkeeper", daemon=True
             )
-            self._thread = thread if _start(thread) else None
+            self._thread = thread if start_thread(thread) else None
         return self._thread is not None
-
-    def _note_save(self) -> None:
-        if threading.current_thread() not in self._senders:  # to themselves they give no way
-            self._hand.note_save()
-
-    def _staff(self) -> None:
-        """See to it that somebody takes what is ready as soon as it may go.
-
-        Whoever makes a job ready calls this, and whoever takes one, for those that are left. While
-        the senders give way, one of them that waits for the end of it is enough.
-        """
-        queue = self._hand.queue
-        wanted = len(queue) if queue.ready_since is not None else 0
-        if wanted and self._hand.gives_way:
-            wanted = 0 if self._watching else 1
-        if wanted and self._idle:
-            self._hand.ready.notify()
-        if self._idle < wanted and len(self._senders) < self._max_senders:
-            self._start_sender()
-
-    def _start_sender(self) -> None:
-        self._number += 1
-        thread = threading.Thread(
-            target=self._send_all, name=f"signal_dispatch-sender-{self._number}", daemon=True
-        )
-        if _start(thread):
-            self._senders.add(thread)
 
     def _report(self) -> str:
         hand = self._hand
@@ -229,124 +177,3 @@ class Worker:
             f"{hand.queue.in_flight} in flight, {len(hand.queue)} ready, "
             f"{hand.unrecorded} unrecorded, {len(hand.to_read) + len(hand.to_look)} to read"
         )
-
-    def _send_all(self) -> None:
-        sessions = SessionCache()
-        try:
-            while (job := self._next_job(wait=False) or self._idle_until_job()) is not None:
-                self._send(job, sessions)
-        finally:
-            sessions.close()
-            connections.close_all()
-            with self._hand.lock:
-                self._senders.discard(threading.current_thread())
-
-    def _idle_until_job(self) -> Job | None:
-        connections.close_all()
-        return self._next_job(wait=True)
-
-    def _next_job(self, *, wait: bool) -> Job | None:
-        hand, until = self._hand, monotonic() + self._idle_seconds
-        with hand.lock:
-            while not hand.stopping:
-                job = self._take()
-                if job is not None:
-                    self._staff()
-                    return job
-                left = until - monotonic()
-                if not wait or (left <= 0 and not len(hand.queue)):
-                    break
-                if left <= 0:  # not idle: it may not go on before answers are recorded
-                    until, left = monotonic() + self._idle_seconds, self._idle_seconds
-                self._wait(left)
-            if wait:
-                self._senders.discard(threading.current_thread())
-            return None
-
-    def _take(self) -> Job | None:
-        """Return a job that may begin now; whose lease is too old is renewed first."""
-        hand = self._hand
-        while hand.unrecorded < MAX_UNRECORDED and not hand.gives_way:
-            job = hand.queue.take()
-            if job is None or _may_begin(job):
-                return job
-            hand.queue.done(job)
-            hand.stale.append(job)
-            hand.work.notify()
-        return None
-
-    def _wait(self, seconds: float) -> None:
-        """Wait for a notice, and one of all who wait for the end of giving way, too."""
-        giving_way = 0.0 if self._watching else self._hand.gives_way
-        self._idle += 1
-        if giving_way:
-            self._watching = True
-            self._hand.ready.wait(min(seconds, giving_way))
-            self._watching = False
-        else:
-            self._hand.ready.wait(seconds)
-        self._idle -= 1
-
-    def _send(self, job: Job, sessions: SessionCache) -> None:
-        hand = self._hand
-        settlement = self._try(job, sessions)
-        if settlement is not None and settlement.recorded:
-            tell([settlement], job.using)
-        with hand.lock:
-            hand.queue.done(job)
-            if settlement is not None:
-                hand.settled.append(Settled(job, settlement))
-            hand.work.notify()
-
-    def _try(self, job: Job, sessions: SessionCache) -> Settlement | None:
-        try:
-            for connection in connections.all(initialized_only=True):
-                connection.close_if_unusable_or_obsolete()
-            settlement = deliver(job.delivery, job.using, sessions, sender_name=claims.holder())
-            self._keep(settlement.hook_error)
-            return settlement
-        except LeaseLost as lost:
-            logger.info("%s", lost, extra={"action": "lease_lost"})
-            return None
-        except EndpointNotMocked as error:
-            self._keep(error)
-            return _internal(job, error)
-        except BaseException as error:  # a hook's sys.exit() must not end the sender either
-            self._keep(error)
-            logger.exception("Delivery %s could not be tried.", job.delivery.pk)
-            return _internal(job, error)
-
-    def _keep(self, error: BaseException | None) -> None:
-        if error is not None and self._keep_errors:
-            with self._hand.lock:
-                self._hand.errors.append(error)
-
-
-def _internal(job: Job, error: BaseException) -> Settlement:
-    if not isinstance(error, Error | EndpointNotMocked):
-        return count_internal(job.delivery, error, sender_name=claims.holder())
-    # No call was made, and none of the delivery's attempts is used up.
-    reason = f"{type(error).__name__}: {error}"
-    return Settlement(
-        job.delivery,
-        State.PENDING,
-        delay=INTERNAL_DELAY_SECONDS,
-        error_class="internal",
-        reason=reason,
-    )
-
-
-def _may_begin(job: Job) -> bool:
-    """Whether the lease outlasts an attempt that begins now."""
-    endpoint = endpoints.find(job.delivery.endpoint)
-    longest = endpoint.deadline if endpoint else 0.0
-    return job.age < max(1.0, settings.lease_seconds - longest - MARGIN_SECONDS)
-
-
-def _start(thread: threading.Thread) -> bool:
-    try:
-        # An empty context: what the starting request left in its own is not the thread's.
-        contextvars.Context().run(thread.start)
-    except RuntimeError:  # the interpreter is ending, or the system has no more threads
-        return False
-    return True

@@ -8,12 +8,13 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from signal_dispatch import bookkeeping, claims, lanes
-from signal_dispatch.bookkeeping import HINT_SECONDS, Bookkeeper
+from signal_dispatch.bookkeeping import Bookkeeper
 from signal_dispatch.claims import Scope
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
 from signal_dispatch.models import Attempt, Delivery, State
 from signal_dispatch.queueing import Job
+from signal_dispatch.renewing import HINT_SECONDS
 from signal_dispatch.settling import Settlement
 from tests.deliveries import delivery
 from tests.waiting import eventually
@@ -36,7 +37,7 @@ class Desk:
 
     def __init__(self, monkeypatch):
         self.now = 1000.0
-        for module in ("bookkeeping", "sweeping", "hand", "queueing"):
+        for module in ("bookkeeping", "sweeping", "renewing", "hand", "queueing"):
             monkeypatch.setattr(f"signal_dispatch.{module}.monotonic", lambda: self.now)
         self.hand = Hand(10, 10**6)
         self.refusing = False
@@ -55,7 +56,7 @@ class Desk:
         """Be where nothing is due."""
         self.step()
         self.keeper.sweeper._next = self.now + 900
-        self.keeper._next_renewal = self.now + 900
+        self.keeper.renewer.next_at = self.now + 900
 
     @property
     def wait(self):

@@ -17,7 +17,7 @@ from signal_dispatch.conf import PREFIX, Settings, settings
 from signal_dispatch.endpoints import SETTING, Endpoint, endpoints, parse
 from signal_dispatch.exceptions import InvalidBackend, InvalidEndpoint, InvalidSettings
 from signal_dispatch.registry import registry
-from signal_dispatch.worker import MARGIN_SECONDS
+from signal_dispatch.sender_threads import MARGIN_SECONDS
 
 _NAMES = [name for name, value in vars(Settings).items() if isinstance(value, cached_property)]
 _BACKENDS = PREFIX + "BACKENDS"

@@ -1,0 +1,63 @@
+"""Keep the leases of what is in hand, and look after hints that never came."""
+
+from collections.abc import Callable
+from time import monotonic
+
+from signal_dispatch import claims
+from signal_dispatch.hand import Hand
+from signal_dispatch.queueing import Job
+
+#: Seconds after which a lost hint is no longer waited for.
+HINT_SECONDS = 5.0
+
+
+class Renewer:
+    """Renew leases before they end. Belongs to the bookkeeper's thread."""
+
+    def __init__(self, hand: Hand, take: Callable[[Job], None]) -> None:
+        self._hand = hand
+        self._take = take
+        #: When the next renewal is due, by ``monotonic()``.
+        self.next_at = monotonic()
+
+    def renew(self) -> None:
+        """Renew what has grown old; what somebody else has by now is dropped."""
+        hand, lease = self._hand, claims.own_lease()
+        with hand.lock:
+            stale = list(hand.stale)
+            jobs = [j for j in hand.held() if j in stale or j.age > lease.seconds / 3]
+        for using in {job.using for job in jobs}:
+            mine = [job for job in jobs if job.using == using]
+            began = monotonic()
+            held = claims.renew(using, lease, [job.delivery for job in mine])
+            with hand.lock:
+                for job in mine:
+                    if job.delivery.pk in held:
+                        job.since = began
+                    else:
+                        hand.queue.drop(job)
+            for job in stale:
+                if job.using == using:
+                    if job.delivery.pk in held:
+                        self._take(job)
+                    with hand.lock:
+                        hand.stale.remove(job)
+        self.next_at = monotonic() + min(HINT_SECONDS, lease.seconds / 6)
+
+    def check_watched(self) -> None:
+        """Read back what was leased and never heard of: its hint may be lost."""
+        hand, now, lease = self._hand, monotonic(), claims.own_lease()
+        with hand.lock:
+            overdue = {k: t for k, t in hand.watched.items() if now - t > HINT_SECONDS}
+        for using in {using for using, _pk in overdue}:
+            ids = [pk for alias, pk in overdue if alias == using]
+            for delivery in claims.read_back(using, claims.holder(), ids):
+                with hand.lock:  # the hint may have come meanwhile, and took it
+                    since = hand.watched.pop((using, delivery.pk), None)
+                if since is not None:
+                    self._take(Job(delivery, using, since))
+        # The rest is rolled back, or its transaction is still open: watched until the lease ends.
+        with hand.lock:
+            for key, since in overdue.items():
+                if now - since >= lease.seconds:
+                    hand.watched.pop(key, None)

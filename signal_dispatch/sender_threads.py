@@ -1,0 +1,197 @@
+"""Threads that send: they come with the work, take it as it may go, and end when idle."""
+
+import contextvars
+import logging
+import threading
+from time import monotonic
+
+from django.db import Error, connections
+
+from signal_dispatch import claims
+from signal_dispatch.concluding import count_internal, tell
+from signal_dispatch.conf import settings
+from signal_dispatch.delivering import deliver
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.exceptions import EndpointNotMocked, LeaseLost
+from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
+from signal_dispatch.models import State
+from signal_dispatch.queueing import Job
+from signal_dispatch.sender import SessionCache
+from signal_dispatch.settling import Settlement
+
+logger = logging.getLogger("signal_dispatch")
+
+#: Seconds that a lease must outlast the longest attempt by.
+MARGIN_SECONDS = 2.0
+#: Seconds before a delivery is tried again that the database kept from being tried.
+INTERNAL_DELAY_SECONDS = 30.0
+
+
+class SenderThreads:
+    """The senders of one process: at most ``most``, each ends after ``idle_seconds`` without work.
+
+    ``keep_errors``: what hooks raise is kept in the hand, for whoever drains or stops.
+    """
+
+    def __init__(self, hand: Hand, *, most: int, idle_seconds: float, keep_errors: bool) -> None:
+        self._hand = hand
+        self._most = most
+        self._idle_seconds = idle_seconds
+        self._keep_errors = keep_errors
+        self.alive: set[threading.Thread] = set()
+        self._idle = 0
+        #: Whether one of the idle ones looks again by itself when giving way ends.
+        self._watching = False
+        self._number = 0
+
+    # For any thread that holds the lock
+
+    def note_save(self) -> None:
+        """Note that the running thread saved something just now."""
+        if threading.current_thread() not in self.alive:  # to themselves they give no way
+            self._hand.note_save()
+
+    def staff(self) -> None:
+        """See to it that somebody takes what is ready as soon as it may go.
+
+        Whoever makes a job ready calls this, and whoever takes one, for those that are left. While
+        the senders give way, one of them that waits for the end of it is enough.
+        """
+        queue = self._hand.queue
+        wanted = len(queue) if queue.ready_since is not None else 0
+        if self._hand.gives_way:
+            wanted = 0 if self._watching else 1
+        if wanted and self._idle:
+            self._hand.ready.notify()
+        if self._idle < wanted and len(self.alive) < self._most:
+            self._start_sender()
+
+    def _start_sender(self) -> None:
+        self._number += 1
+        thread = threading.Thread(
+            target=self._send_all, name=f"signal_dispatch-sender-{self._number}", daemon=True
+        )
+        if start_thread(thread):
+            self.alive.add(thread)
+
+    # For the senders
+
+    def _send_all(self) -> None:
+        sessions = SessionCache()
+        try:
+            while (job := self._next_job(wait=False) or self._idle_until_job()) is not None:
+                self._send(job, sessions)
+        finally:
+            sessions.close()
+            connections.close_all()
+            with self._hand.lock:
+                self.alive.discard(threading.current_thread())
+
+    def _idle_until_job(self) -> Job | None:
+        connections.close_all()
+        return self._next_job(wait=True)
+
+    def _next_job(self, *, wait: bool) -> Job | None:
+        hand, until = self._hand, monotonic() + self._idle_seconds
+        with hand.lock:
+            while not hand.stopping:
+                giving_way = hand.gives_way  # once: it may end between a look and the wait
+                job = None if giving_way else self._take()
+                if job is not None:
+                    self.staff()
+                    return job
+                left = until - monotonic()
+                if not wait or (left <= 0 and not len(hand.queue)):
+                    break
+                if left <= 0:  # not idle: what is ready may not go yet
+                    until, left = monotonic() + self._idle_seconds, self._idle_seconds
+                self._wait(left, giving_way)
+            if wait:
+                self.alive.discard(threading.current_thread())
+            return None
+
+    def _take(self) -> Job | None:
+        """Return a job that may begin now; whose lease is too old is renewed first."""
+        hand = self._hand
+        while hand.unrecorded < MAX_UNRECORDED:
+            job = hand.queue.take()
+            if job is None or _may_begin(job):
+                return job
+            hand.queue.done(job)
+            hand.stale.append(job)
+            hand.work.notify()
+        return None
+
+    def _wait(self, seconds: float, giving_way: float) -> None:
+        """Wait for a notice; one of all who wait looks when giving way ends, too."""
+        watches = giving_way > 0 and not self._watching
+        self._watching = self._watching or watches
+        self._idle += 1
+        self._hand.ready.wait(min(seconds, giving_way) if watches else seconds)
+        self._idle -= 1
+        self._watching = self._watching and not watches
+
+    def _send(self, job: Job, sessions: SessionCache) -> None:
+        hand = self._hand
+        settlement = self._try(job, sessions)
+        if settlement is not None and settlement.recorded:
+            tell([settlement], job.using)
+        with hand.lock:
+            hand.queue.done(job)
+            if settlement is not None:
+                hand.settled.append(Settled(job, settlement))
+            hand.work.notify()
+
+    def _try(self, job: Job, sessions: SessionCache) -> Settlement | None:
+        try:
+            for connection in connections.all(initialized_only=True):
+                connection.close_if_unusable_or_obsolete()
+            settlement = deliver(job.delivery, job.using, sessions, sender_name=claims.holder())
+            self._keep(settlement.hook_error)
+            return settlement
+        except LeaseLost as lost:
+            logger.info("%s", lost, extra={"action": "lease_lost"})
+            return None
+        except EndpointNotMocked as error:
+            self._keep(error)
+            return _internal(job, error)
+        except BaseException as error:  # a hook's sys.exit() must not end the sender either
+            self._keep(error)
+            logger.exception("Delivery %s could not be tried.", job.delivery.pk)
+            return _internal(job, error)
+
+    def _keep(self, error: BaseException | None) -> None:
+        if error is not None and self._keep_errors:
+            with self._hand.lock:
+                self._hand.errors.append(error)
+
+
+def _internal(job: Job, error: BaseException) -> Settlement:
+    if not isinstance(error, Error | EndpointNotMocked):
+        return count_internal(job.delivery, error, sender_name=claims.holder())
+    # No call was made, and none of the delivery's attempts is used up.
+    reason = f"{type(error).__name__}: {error}"
+    return Settlement(
+        job.delivery,
+        State.PENDING,
+        delay=INTERNAL_DELAY_SECONDS,
+        error_class="internal",
+        reason=reason,
+    )
+
+
+def _may_begin(job: Job) -> bool:
+    """Whether the lease outlasts an attempt that begins now."""
+    endpoint = endpoints.find(job.delivery.endpoint)
+    longest = endpoint.deadline if endpoint else 0.0
+    return job.age < max(1.0, settings.lease_seconds - longest - MARGIN_SECONDS)
+
+
+def start_thread(thread: threading.Thread) -> bool:
+    """Start a thread; False where none can be had any more."""
+    try:
+        # An empty context: what the starting request left in its own is not the thread's.
+        contextvars.Context().run(thread.start)
+    except RuntimeError:  # the interpreter is ending, or the system has no more threads
+        return False
+    return True
