@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -83,7 +82,7 @@ class Server:
         url = f"http://127.0.0.1:{self.port}/{path}"
         eventually(self._listens, 60)
         try:
-            with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 - our own
+            with urllib.request.urlopen(url, timeout=60) as answer:
                 found: dict[str, Any] = json.load(answer)
                 return found
         except OSError as error:
