@@ -45,7 +45,7 @@ def make(declare, receiver):
         each.stop(5)
 
 
-def save(to=None, *, lease=True, path="", **values):
+def save(to=None, *, lease=True, path="", since=0.0, **values):
     """Record a delivery as the dispatcher does, and note its lease with the worker."""
     made = Delivery(
         dispatch="shop.Told",
@@ -57,7 +57,7 @@ def save(to=None, *, lease=True, path="", **values):
         path=path,
         **values,
     )
-    item = Recorded(made, "default", leased=lease, since=time.monotonic())
+    item = Recorded(made, "default", leased=lease, since=since)
     record(made, "default", lease=Lease(claims.holder(), 60) if lease else None)
     if to:
         to.remember(item)
@@ -245,7 +245,7 @@ def test_senders_pause_while_answers_cannot_be_recorded(make, receiver, monkeypa
 
     monkeypatch.setattr(bookkeeping, "settle_all", settle_when_back)
     mine = make(max_senders=2, idle_seconds=0.1)
-    commit(mine, *[save(mine) for _ in range(12)])
+    commit(mine, *[save(mine, since=time.monotonic()) for _ in range(12)])
     receiver.wait_for(3)
     # Long enough for a sender that takes the pause for idleness to end.
     until = time.monotonic() + 0.5
@@ -271,11 +271,11 @@ def test_a_number_that_is_given_out_twice_is_sent_once(make, receiver, monkeypat
         return read_back(*arguments)
 
     monkeypatch.setattr(claims, "read_back", slow)
-    gone = save(mine)
+    gone = save(mine, since=time.monotonic())
     Delivery.objects.all().delete()
     commit(mine, gone, fresh=False)
     assert reading.wait(10)
-    again = save()
+    again = save(since=time.monotonic())
     Delivery.objects.update(id=gone.delivery.pk)
     again.delivery.pk = gone.delivery.pk
     mine.remember(again)
