@@ -7,13 +7,15 @@ BIN = $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak check format coverage matrix clean
+.PHONY: help install servers demo test soak check format coverage matrix clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' \
 		| while IFS='|' read -r target text; do printf '  make %-9s %s\n' "$$target" "$$text"; done
 
 install: $(VENV)/.test ## make a virtual environment with the package and what its tests need
+
+servers: $(VENV)/.servers ## add uWSGI for its tests, which takes a C compiler
 
 demo: $(VENV)/.package ## play the tour and serve the demo shop (TOUR=1: end after the tour)
 	TOUR="$(TOUR)" $(BIN)/python -m demo_site.tour
@@ -63,6 +65,10 @@ $(VENV)/.package: pyproject.toml $(VENV)/.python
 
 $(VENV)/.test: pyproject.toml $(VENV)/.python
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+$(VENV)/.servers: pyproject.toml $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --editable '.[servers]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.python

@@ -165,12 +165,17 @@ class Bookkeeper:
         for using in {using for using, _pk in wanted}:
             ids = [pk for alias, pk in wanted if alias == using]
             for delivery in claims.read_back(using, claims.holder(), ids):
-                self._take(delivery, using, wanted[using, delivery.pk])
-                with hand.lock:  # at once: what is taken must not be read back again
-                    hand.to_read.pop((using, delivery.pk), None)
+                key = using, delivery.pk
+                with hand.lock:  # else another's row by this number, which its own hint tells of
+                    mine = hand.to_read.get(key) == wanted[key]
+                if mine:
+                    self._take(delivery, using, wanted[key])
+                    with hand.lock:  # at once: what is taken must not be read back again
+                        hand.to_read.pop(key, None)
         with hand.lock:
-            for key in wanted:
-                hand.to_read.pop(key, None)
+            for key, since in wanted.items():
+                if hand.to_read.get(key) == since:
+                    del hand.to_read[key]
 
     def _look_again(self) -> None:
         hand = self._hand

@@ -45,6 +45,8 @@ def record(
         ]
     key = (dispatch.name, label, key_as_text(pk))
     entry = memory.entries.get(key) or Entry()
+    if entry.deleted and change.event == Event.CREATED:
+        entry = Entry()  # What comes back under a deleted key is another object.
     net = entry.net(change)
     # An update that would be ignored refreshes what was recorded before, but makes nothing new.
     ignored = net is not None and judge and is_ignored(dispatch, net)
@@ -126,10 +128,11 @@ def _memory(dispatch: ModelDispatch[Any], change: Change[Any]) -> Memory | None:
 
 def _remember(memory: Memory, key: Key, entry: Entry, change: Change[Any]) -> None:
     entry.created = entry.created or change.event == Event.CREATED
+    entry.deleted = change.event == Event.DELETED
     entry.old = {**change.old, **entry.old}
-    if change.event != Event.DELETED and (entry.created or entry.recorded or entry.old):
+    if entry.created or entry.recorded or entry.old:
         memory.entries[key] = entry
-    else:  # What comes back under a deleted key is another object.
+    else:
         memory.entries.pop(key, None)
 
 

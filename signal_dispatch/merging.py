@@ -21,6 +21,8 @@ class Entry:
     """What became of one object, as one dispatch sees it, since the transaction began."""
 
     created: bool = False
+    # Perhaps: a savepoint may have taken it back, and then the object is still the same.
+    deleted: bool = False
     old: Mapping[str, Any] = field(default_factory=dict)
     # By endpoint. One that a savepoint took back stays here; writing to it changes no row.
     recorded: dict[str, Recorded] = field(default_factory=dict)

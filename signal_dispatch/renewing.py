@@ -54,7 +54,9 @@ class Renewer:
             for delivery in claims.read_back(using, claims.holder(), ids):
                 with hand.lock:  # the hint may have come meanwhile, and took it
                     since = hand.watched.pop((using, delivery.pk), None)
-                if since is not None:
+                    # Or SQLite gave the number of a row that was rolled back to this one.
+                    in_hand = {(job.using, job.delivery.pk) for job in hand.held()}
+                if since is not None and (using, delivery.pk) not in in_hand:
                     self._take(Job(delivery, using, since))
         # The rest is rolled back, or its transaction is still open: watched until the lease ends.
         with hand.lock:

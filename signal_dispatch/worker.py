@@ -71,9 +71,12 @@ class Worker:
     def remember(self, recorded: Recorded) -> None:
         """Note a lease before its transaction commits, should the hint get lost."""
         if recorded.leased:
+            key = recorded.using, recorded.delivery.pk
             with self._hand.lock:
                 self._senders.note_save()
-                self._hand.watched[recorded.using, recorded.delivery.pk] = recorded.since
+                self._hand.watched[key] = recorded.since
+                # SQLite gives out the number of a row that a savepoint took back again.
+                self._hand.to_read.pop(key, None)
 
     def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
         """Take committed deliveries: from memory when fresh, else they are read back."""
@@ -87,11 +90,14 @@ class Worker:
                 elif not item.leased:
                     self._bookkeeper.sweeper.ask()
                 # Only whoever takes it off the watched ones may send it.
-                since = hand.watched.pop((using, item.delivery.pk), None)
-                if since is not None and fresh:
+                key = using, item.delivery.pk
+                if hand.watched.get(key) != item.since:  # taken, or another's row by this number
+                    continue
+                since = hand.watched.pop(key)
+                if fresh:
                     jobs.append(Job(item.delivery, using, since))
-                elif since is not None:
-                    hand.to_read[using, item.delivery.pk] = since
+                else:
+                    hand.to_read[key] = since
             self._started()
             if hand.to_look or hand.to_read:
                 hand.work.notify()

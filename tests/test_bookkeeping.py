@@ -315,6 +315,18 @@ def test_a_lost_hint_costs_seconds_not_a_lease(desk):
 
 
 @pytest.mark.django_db
+def test_what_is_in_hand_is_not_taken_again_for_a_number_that_was_given_back(desk):
+    made = held()
+    desk.hand.queue.put(Job(made, "default", desk.now))
+    desk.hand.watched["default", made.pk] = desk.now - HINT_SECONDS - 1
+    desk.now += HINT_SECONDS + 1
+    desk.step()
+
+    assert desk.ready == [made]
+    assert desk.hand.watched == {}
+
+
+@pytest.mark.django_db
 def test_an_open_transaction_is_watched_until_the_lease_would_be_over(desk, settings):
     settings.SIGNAL_DISPATCH_LEASE_SECONDS = 60
     desk.hand.watched["default", 10**9] = desk.now

@@ -260,6 +260,30 @@ def test_what_a_savepoint_took_back_is_not_told(declare, low_level):
 
 
 @pytest.mark.parametrize("low_level", [False, True])
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_delete_that_a_savepoint_took_back_does_not_split_the_delivery(
+    declare, low_level, was_there
+):
+    declare(Order)
+    if was_there:
+        Order.objects.bulk_create([Order(number="A-1")])
+    with transaction.atomic():
+        order = Order.objects.get() if was_there else Order.objects.create(number="A-1")
+        save(order, "paid")
+        if low_level:
+            sid = savepoints.create()
+            Order.objects.get().delete()
+            transaction.savepoint_rollback(sid)
+        else:
+            with pytest.raises(RuntimeError), transaction.atomic():
+                Order.objects.get().delete()
+                raise RuntimeError
+        save(order, "sent")
+
+    assert told() == [("updated" if was_there else "created", "sent")]
+
+
+@pytest.mark.parametrize("low_level", [False, True])
 def test_a_row_that_a_savepoint_took_back_is_written_again(declare, low_level):
     declare(Order)
     order = Order.objects.create(number="A-1")

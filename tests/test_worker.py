@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from contextvars import ContextVar
+from dataclasses import replace
 
 import pytest
 from django.db import OperationalError, connection, connections, transaction
@@ -46,7 +47,7 @@ def make(declare, receiver):
         each.stop(5)
 
 
-def save(to=None, *, lease=True, path="", **values):
+def save(to=None, *, lease=True, path="", since=None, **values):
     """Record a delivery as the dispatcher does, and note its lease with the worker."""
     made = Delivery(
         dispatch="shop.Told",
@@ -58,7 +59,7 @@ def save(to=None, *, lease=True, path="", **values):
         path=path,
         **values,
     )
-    began = time.monotonic()
+    began = time.monotonic() if since is None else since
     record(made, "default", lease=Lease(claims.holder(), 60) if lease else None)
     leased = lease and made.state == State.PENDING
     item = Recorded(made, "default", leased=leased, since=began)
@@ -381,7 +382,7 @@ def test_senders_pause_while_answers_cannot_be_recorded(make, receiver, monkeypa
 
     monkeypatch.setattr(bookkeeping, "settle_all", settle_when_back)
     mine = make(max_senders=2, idle_seconds=0.1)
-    commit(mine, *[save(mine) for _ in range(12)])
+    commit(mine, *[save(mine, since=time.monotonic()) for _ in range(12)])
     receiver.wait_for(3)
     # Long enough for a sender that takes the pause for idleness to end.
     until = time.monotonic() + 0.5
@@ -394,15 +395,51 @@ def test_senders_pause_while_answers_cannot_be_recorded(make, receiver, monkeypa
     assert len(receiver.requests) == 12
 
 
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_number_that_is_given_out_twice_is_sent_once(make, receiver, monkeypatch, fresh):
+    """As on SQLite, where a savepoint rolled back by hand gives back the number, not the hook."""
+    mine = make()
+    reading, go_on = threading.Event(), threading.Event()
+    read_back = claims.read_back
+
+    def slow(*arguments):
+        reading.set()
+        assert go_on.wait(10)
+        return read_back(*arguments)
+
+    monkeypatch.setattr(claims, "read_back", slow)
+    gone = save(mine, since=time.monotonic())
+    Delivery.objects.all().delete()
+    commit(mine, gone, fresh=False)
+    assert reading.wait(10)
+    again = save(since=time.monotonic())
+    Delivery.objects.update(id=gone.delivery.pk)
+    again.delivery.pk = gone.delivery.pk
+    mine.remember(again)
+    commit(mine, gone, fresh=fresh)  # a second hook of the one that is gone
+    go_on.set()
+    commit(mine, again, fresh=fresh)
+    mine.drain(10)
+
+    assert all_delivered()
+    assert len(receiver.requests) == 1
+
+
+def aged(mine, item, seconds):
+    """Return what was recorded as if that were so many seconds ago."""
+    old = replace(item, since=item.since - seconds)
+    with mine._hand.lock:
+        mine._hand.watched["default", item.delivery.pk] = old.since
+    return old
+
+
 def test_a_job_that_waited_too_long_renews_its_lease_before_it_begins(make, receiver, settings):
     settings.SIGNAL_DISPATCH_LEASE_SECONDS = 60
     mine = make()
     item = save(mine)
     Delivery.objects.update(available_at=item.delivery.created_at)
     # The transaction took as long as the lease lasts.
-    with mine._hand.lock:
-        mine._hand.watched["default", item.delivery.pk] -= 50
-    commit(mine, item)
+    commit(mine, aged(mine, item, 50))
     mine.drain(10)
     assert len(receiver.requests) == 1
 
@@ -411,9 +448,7 @@ def test_a_job_that_waited_too_long_renews_its_lease_before_it_begins(make, rece
     Delivery.objects.filter(pk=stolen.delivery.pk).update(
         held_by="you", epoch=2, available_at=stolen.delivery.created_at.replace(year=9000)
     )
-    with mine._hand.lock:
-        mine._hand.watched["default", stolen.delivery.pk] -= 50
-    commit(mine, stolen)
+    commit(mine, aged(mine, stolen, 50))
     mine.drain(10)
     assert len(receiver.requests) == 1, "somebody else has it"
 

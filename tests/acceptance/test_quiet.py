@@ -1,10 +1,10 @@
 """Processes of a site that have nothing to send: no thread, no statement, no connection."""
 
-import itertools
 import os
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -105,7 +105,7 @@ def test_a_server_that_idles_looks_once_a_minute_and_keeps_no_connection(receive
         assert mine("thread") == [], "and nothing new is started"
         repairs = [line for line in found if "DISTINCT" in line["sql"]]
         times = [line["at"] for line in found if line not in repairs]
-        assert min(b - a for a, b in itertools.pairwise(times)) >= 0.99 * IDLE_SECONDS
+        assert min(b - a for a, b in pairwise(times)) >= 0.99 * IDLE_SECONDS
         assert len(repairs) <= seconds / REPAIR_SECONDS + 1
         assert len(connections) >= len(times), "each look opens a connection: none was kept"
         server.terminate()
