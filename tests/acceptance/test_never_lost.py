@@ -25,7 +25,7 @@ from tests.waiting import eventually
 pytestmark = over_processes
 
 DEFERRED = "deferred.DeferredBackend"
-LEASE = 3
+LEASE = 2
 
 
 def counts(told, expected, fleet, remote):
