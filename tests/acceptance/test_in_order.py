@@ -27,8 +27,8 @@ def test_changes_arrive_in_commit_order_through_errors_and_kills(receiver, tmp_p
     make_orders(scaled(15, 200))
     remote = Remote(receiver, failing=0.15)
     savers = [["change", str(scaled(10, 20)), f"s{number}"] for number in range(SAVERS)]
-    settings = {"DECLARED": "counted", "LEASE_SECONDS": "3", "RETRY_SECONDS": "0.1"}
-    with Fleet(receiver.url, tmp_path, **settings) as fleet:
+    settings = {"DECLARED": "counted", "LEASE_SECONDS": "3", "REPAIR_SECONDS": "2"}
+    with Fleet(receiver.url, tmp_path, RETRY_SECONDS="0.1", **settings) as fleet:
         fleet.storm([*savers, ["dispatch_worker"]], remote, scaled(5, 40))
 
     astray = [number for number, totals in remote.firsts.items() if totals != sorted(totals)]

@@ -25,7 +25,7 @@ from tests.waiting import eventually
 pytestmark = over_processes
 
 DEFERRED = "deferred.DeferredBackend"
-LEASE = 3
+LEASE = 2
 
 
 def counts(told, expected, fleet, remote):
@@ -77,7 +77,9 @@ def test_kills_at_random_lose_nothing_and_keep_the_order(receiver, tmp_path):
         ["change", str(scaled(12, 20)), f"s{n}"] for n in range(1 if DATABASE == "sqlite" else 2)
     ]
     crew = [*savers, ["dispatch_worker"], ["dispatch_worker"]]
-    with Fleet(receiver.url, tmp_path, DECLARED="counted", LEASE_SECONDS=str(LEASE)) as fleet:
+    # A kill between mark and release parks a lane until the next repair.
+    settings = {"DECLARED": "counted", "LEASE_SECONDS": str(LEASE), "REPAIR_SECONDS": "2"}
+    with Fleet(receiver.url, tmp_path, **settings) as fleet:
         fleet.storm(crew, remote, scaled(8, 60))
 
     told = set(remote.keys)

@@ -112,7 +112,7 @@ def test_updates_and_deletes_meet_what_became_of_the_create(fault, receiver, tmp
 @pytest.mark.parametrize("point", ["mid_request", "after_answer", "before_settling", "after_mark"])
 def test_a_kill_at_this_point_leaves_the_right_ids(point, receiver, tmp_path):
     contacts = Contacts(receiver)
-    settings = {"DECLARED": "known_remotely", "LEASE_SECONDS": "3", "REPAIR_SECONDS": "1"}
+    settings = {"DECLARED": "known_remotely", "LEASE_SECONDS": "2", "REPAIR_SECONDS": "1"}
     with Fleet(receiver.url, tmp_path, RETRY_SECONDS="0.1", **settings) as fleet:
         for life in range(scaled(2, 20)):
             assert fleet.join(fleet.start("live", "12", f"s{life}", crash=f"{point}:{life + 1}"))
