@@ -33,7 +33,7 @@ class Heartbeat:
         self._concurrency = concurrency
         self._began = monotonic()
         self._last: dict[str, float] = {}
-        self._written: set[str] = set()
+        self._beaten: set[str] = set()
 
     def beat(self, using: str) -> None:
         """Say that this process looked into the outbox; writes no more than every few seconds.
@@ -53,10 +53,12 @@ class Heartbeat:
                 error,
                 extra={"action": "heartbeat_failed"},
             )
+        # After an error too: the row may stand there, and the word of it be lost.
+        self._beaten.add(using)
 
     def stop(self) -> None:
         """Take the rows of this process away: it ends as it was told to."""
-        for using in self._written:
+        for using in self._beaten:
             try:
                 WorkerProcess.objects.using(using).filter(name=claims.holder()).delete()
             except Error as error:
@@ -81,5 +83,4 @@ class Heartbeat:
                 started_at=DatabaseNow(self._began - monotonic()),
                 **values,
             )
-        self._written.add(using)
         rows.filter(seen_at__lt=DatabaseNow(-FORGET_SECONDS)).delete()

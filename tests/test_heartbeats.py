@@ -86,6 +86,22 @@ def test_one_that_never_beat_asks_nothing_at_its_end(heartbeat):
     assert len(queries) == 0
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_row_is_taken_away_though_the_word_that_it_was_written_is_lost(heartbeat):
+    def lose(execute, sql, *rest):
+        answer = execute(sql, *rest)
+        if sql.startswith("INSERT"):
+            raise OperationalError("gone")
+        return answer
+
+    with connections["default"].execute_wrapper(lose):
+        heartbeat.beat("default")
+    assert WorkerProcess.objects.exists()
+    heartbeat.stop()
+
+    assert not WorkerProcess.objects.exists()
+
+
 def test_whoever_beats_takes_away_what_has_been_dead_for_long(heartbeat):
     worker_process(seen_at=DatabaseNow(-FORGET_SECONDS - 10))
     dead = worker_process(name="web:8:abcd", seen_at=DatabaseNow(-FORGET_SECONDS / 2))
