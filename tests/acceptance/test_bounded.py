@@ -14,7 +14,6 @@ from tests.acceptance.soak import report, scaled
 from tests.deliveries import delivery
 from tests.settings import DATABASE
 from tests.shop.models import Order
-from tests.waiting import eventually
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -40,7 +39,7 @@ def test_a_hundred_thousand_due_rows_stay_in_the_table(receiver):
     try:
         receiver.wait_for(1, timeout=30)
         before = status(worker.pid, "VmRSS")
-        copy(warm_and_due(warm), 100_000)
+        copy(delivery(body=bytes(warm.body)), 100_000)
         tried = len(receiver.requests)
         grown = threads = held = 0
         # Each of them lasts a second, so this is a matter of many batches.
@@ -57,11 +56,6 @@ def test_a_hundred_thousand_due_rows_stay_in_the_table(receiver):
     assert grown < 50 * 1024
     assert threads <= SENDERS + 2, "senders, the bookkeeper, and the one that waits for signals"
     assert held <= 10 * SENDERS, "the rest is for others to take"
-
-
-def warm_and_due(warm):
-    due = delivery(body=bytes(warm.body))
-    return due
 
 
 @pytest.mark.usefixtures("as_in_production")
@@ -92,4 +86,4 @@ def test_what_does_not_fit_is_left_in_the_table_and_sent_when_there_is_room(
     assert len(ours) <= 4 + 1
     assert set(Delivery.objects.values_list("state", flat=True)) == {"delivered"}
     keys = [request.headers["Idempotency-Key"] for request in receiver.requests]
-    assert eventually(lambda: len(set(keys)) == count)
+    assert len(set(keys)) == count
