@@ -144,7 +144,7 @@ class Bookkeeper:
                 hand.ready.notify_all()
 
     def _record_on(self, using: str, batch: list[Settled]) -> set[str]:
-        """Write the batch, and return the lanes whose head is settled now."""
+        """Write the batch, and return the lanes whose head is settled now, or may be."""
         new = [s.settlement for s in batch if not s.settlement.recorded]
         done = [s.settlement for s in batch if s.settlement.recorded]
         if any(s.successor for s in done):
@@ -156,7 +156,10 @@ class Bookkeeper:
                 if not settlement.finished:
                     self.sweeper.expect(settlement.delay + 0.01)
             done += accepted
-        return {s.delivery.lane for s in done if s.finished and s.delivery.lane}
+        # One that was refused may be finished: its own commit took place, unheard of.
+        held = {s.delivery.pk for s in done if not s.finished}
+        deliveries = [s.settlement.delivery for s in batch]
+        return {d.lane for d in deliveries if d.lane and d.pk not in held}
 
     def _read_back(self) -> None:
         hand = self._hand

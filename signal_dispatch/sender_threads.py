@@ -24,7 +24,7 @@ logger = logging.getLogger("signal_dispatch")
 #: Seconds that a lease must outlast the longest attempt by.
 MARGIN_SECONDS = 2.0
 #: Seconds before a delivery is tried again that the database kept from being tried.
-INTERNAL_DELAY_SECONDS = 30.0
+INTERNAL_DELAY_SECONDS = 5.0
 
 
 class SenderThreads:

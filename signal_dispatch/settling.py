@@ -68,15 +68,16 @@ class Settlement:
 def settle(settlements: Sequence[Settlement], using: str) -> list[Settlement]:
     """Write what became of deliveries in one short transaction, and return what was accepted.
 
-    One whose lease somebody else has by now is left out: only its attempt is put on record.
+    One whose lease somebody else has by now is left out: only its attempt is put on record. So
+    is one that is finished otherwise: its commit took place, and word of that was lost.
     """
     crashpoints.reached("before_settling")
     with own_transaction(using):
-        accepted, existing = _mark(settlements, using)
-        attempts = [
-            _insertable(s.attempt) for s in settlements if s.attempt and s.delivery.pk in existing
-        ]
-        Attempt.objects.using(using).bulk_create(attempts)
+        accepted, existing, changed = _mark(settlements, using)
+        attempts = [s.attempt for s in settlements if s.attempt and s.delivery.pk in existing]
+        if changed < len(settlements):
+            attempts = _not_on_record(attempts, using)
+        Attempt.objects.using(using).bulk_create([_insertable(each) for each in attempts])
     if any(s.handler_tried for s in accepted):
         crashpoints.reached("after_answer_stored")
     if any(s.finished for s in accepted):
@@ -114,7 +115,7 @@ def settle_with(settlement: Settlement, using: str, work: Callable[[], None]) ->
 
 
 def _mark_alone(settlement: Settlement, using: str) -> None:
-    accepted, existing = _mark([settlement], using)
+    accepted, existing, _changed = _mark([settlement], using)
     if not accepted and existing:
         raise LeaseLost(f"Delivery {settlement.delivery.pk} is held by another process now.")
     # Where the work deleted the delivery, there is nothing left to write.
@@ -129,17 +130,28 @@ def _insertable(attempt: Attempt) -> Attempt:
     return attempt
 
 
-def _mark(settlements: Sequence[Settlement], using: str) -> tuple[list[Settlement], set[int]]:
+def _not_on_record(attempts: Sequence[Attempt], using: str) -> list[Attempt]:
+    """Leave out what an earlier try wrote: its commit took place, and word of that was lost."""
+    ids = {attempt.delivery_id for attempt in attempts}
+    rows = Attempt.objects.using(using).filter(delivery_id__in=ids)
+    known = set(rows.values_list("delivery_id", "number", "sender"))
+    return [a for a in attempts if (a.delivery_id, a.number, a.sender) not in known]
+
+
+def _mark(settlements: Sequence[Settlement], using: str) -> tuple[list[Settlement], set[int], int]:
+    """Return what is accepted, which deliveries exist, and how many rows were written just now."""
     ordered = sorted(settlements, key=lambda s: s.delivery.pk)
     ids = [s.delivery.pk for s in ordered]
     sql, parameters = _mark_statement(ordered, using)
     with connections[using].cursor() as cursor:
         cursor.execute(sql, parameters)
-        if cursor.rowcount == len(ids):
-            return list(ordered), set(ids)
-    epochs = dict(Delivery.objects.using(using).filter(pk__in=ids).values_list("pk", "epoch"))
-    accepted = [s for s in ordered if epochs.get(s.delivery.pk) == s.delivery.epoch]
-    return accepted, set(epochs)
+        changed = cursor.rowcount
+    if changed == len(ids):
+        return list(ordered), set(ids), changed
+    rows = Delivery.objects.using(using).filter(pk__in=ids).values_list("pk", "epoch", "state")
+    found = {pk: (epoch, state) for pk, epoch, state in rows}
+    accepted = [s for s in ordered if found.get(s.delivery.pk) == (s.delivery.epoch, s.state)]
+    return accepted, set(found), changed
 
 
 def _mark_statement(settlements: Sequence[Settlement], using: str) -> tuple[str, list[Any]]:
@@ -167,7 +179,8 @@ def _mark_statement(settlements: Sequence[Settlement], using: str) -> tuple[str,
             branches.append(f"WHEN %s THEN {literals[position] if literals else '%s'}")
             parameters += [pk] if literals else [pk, values[position]]
         assignments.append(f"{column} = CASE id {' '.join(branches)} ELSE {column} END")
-    fence = " OR ".join(["(id = %s AND epoch = %s)"] * len(ids))
+    # Nothing that is finished is opened again, by whoever did not hear of its own commit.
+    fence = " OR ".join(["(id = %s AND epoch = %s AND state = 'pending')"] * len(ids))
     for s in settlements:
         parameters += [s.delivery.pk, s.delivery.epoch]
     sql = f"UPDATE {quoted_table(using)} SET {', '.join(assignments)} WHERE {fence}"

@@ -110,8 +110,9 @@ class Sweeper:
         scope, repair = self._uncrowded(), monotonic() >= self._next_repair
         if repair:
             self._next_repair = monotonic() + REPAIR_SECONDS
-        reached, refused = {}, {}
+        reached, refused, took = {}, {}, {}
         for using in self._aliases():
+            began = monotonic()
             try:
                 reached[using] = self._sweep_one(using, scope, repair=repair)
                 self._failures.pop(using, None)
@@ -119,11 +120,11 @@ class Sweeper:
                     self._after_look(using)
             except Exception as error:  # noqa: BLE001 - raised below, or logged
                 if not self._is_left_out(using, error):
-                    refused[using] = error
+                    refused[using], took[using] = error, monotonic() - began
         if refused and not reached:
             raise next(iter(refused.values()))
         waits = [self._max_sleep_seconds, *reached.values()]
-        waits += [self._rest(using, error) for using, error in refused.items()]
+        waits += [self._rest(using, error, took[using]) for using, error in refused.items()]
         wait = max(MIN_SLEEP_SECONDS, min(waits))
         self._next = monotonic() + self._spread(wait)
         if min(waits) > 0:
@@ -179,11 +180,14 @@ class Sweeper:
         now = monotonic()
         return [alias for alias in sorted(known) if self._resting.get(alias, now) <= now]
 
-    def _rest(self, using: str, error: Exception) -> float:
-        """Leave an unwell database alone for a while, and return for how many seconds."""
+    def _rest(self, using: str, error: Exception, took: float) -> float:
+        """Leave an unwell database alone for a while, and return for how many seconds.
+
+        The longer it ``took`` to refuse, the longer: it keeps the others waiting meanwhile.
+        """
         connections[using].close()
         failures = self._failures[using] = self._failures.get(using, 0) + 1
-        rest = pause_after(failures, MAX_REST_SECONDS)
+        rest = max(pause_after(failures, MAX_REST_SECONDS), min(10 * took, REPAIR_SECONDS))
         self._resting[using] = monotonic() + rest
         logger.warning(
             "The outbox of the database %r can't be reached (%s); trying again in %.1f s.",

@@ -163,6 +163,17 @@ def test_a_retry_holds_its_lane_and_brings_the_sweep_forward(desk):
 
 
 @pytest.mark.django_db
+def test_the_next_of_a_lane_follows_a_mark_whose_commit_was_not_heard_of(desk):
+    first, second = held(lane="a"), behind("a")
+    Delivery.objects.filter(pk=first.pk).update(state="delivered", available_at=None)
+    desk.settle(first, State.PENDING, delay=3)
+    desk.step()
+
+    assert row(first).state == "delivered"
+    assert desk.ready == [second]
+
+
+@pytest.mark.django_db
 def test_answers_survive_a_database_that_is_away(desk, monkeypatch):
     desk.settle(held())
     with monkeypatch.context() as patch:

@@ -98,6 +98,28 @@ def test_whoever_lost_the_lease_overwrites_nothing_but_the_attempt_is_on_record(
     assert Attempt.objects.filter(delivery=lost).count() == 1
 
 
+@pytest.mark.parametrize("state", [State.PENDING, State.FAILED])
+def test_a_commit_that_nobody_heard_of_is_not_undone(state):
+    made, _row = recorded(lease=MINE)
+    attempt = attempt_of(made, status_code=200, sender="me")
+    settling.settle_with(Settlement(made, State.DELIVERED, attempt), "default", lambda: None)
+    doubtful = Settlement(made, state, attempt, error_class="handler")
+
+    assert settling.settle([doubtful], "default") == []
+    made.refresh_from_db()
+    assert (made.state, made.error_class) == ("delivered", "")
+    assert Attempt.objects.count() == 1
+
+
+def test_a_batch_that_was_committed_unheard_is_accepted_again_with_its_attempts_once():
+    batch = settled_batch()
+    settling.settle(batch, "default")
+    Delivery.objects.filter(pk=batch[1].delivery.pk).update(epoch=F("epoch") + 1)
+
+    assert settling.settle(batch, "default") == [batch[0], batch[2]]
+    assert Attempt.objects.count() == 2
+
+
 def test_a_delivery_that_is_gone_takes_its_attempt_along():
     batch = settled_batch()
     Delivery.objects.filter(pk=batch[0].delivery.pk).delete()

@@ -224,6 +224,28 @@ def test_a_database_that_is_unwell_does_not_hide_the_others(monkeypatch, caplog)
 
 
 @pytest.mark.django_db
+def test_a_database_that_takes_long_to_refuse_is_asked_seldom(monkeypatch, caplog):
+    sweep = Sweep(monkeypatch, using=["default", "other"])
+    look = claims.seconds_until_due
+
+    def refuse(using, scope):
+        if using == "other":
+            sweep.now += 12
+            raise OperationalError("timeout expired")
+        return look(using, scope)
+
+    monkeypatch.setattr(claims, "seconds_until_due", refuse)
+    monkeypatch.setattr(Sweeper, "_lacks_tables", lambda self, using: False)
+    sweep()
+    sweep.now += 100
+    sweep()
+    assert caplog.text.count("can't be reached") == 1
+    sweep.now += 21
+    sweep()
+    assert caplog.text.count("can't be reached") == 2
+
+
+@pytest.mark.django_db
 def test_where_no_database_can_be_reached_the_sweep_says_so(sweep, monkeypatch):
     def refuse(using, scope):
         raise OperationalError("gone away")

@@ -7,6 +7,7 @@ settings), ``SETTINGS`` (JSON of settings by name).
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -44,13 +45,13 @@ def run(url: str, *what: str, timeout: float = 90, **changes: Any) -> str:
 
 
 def finish(started: "subprocess.Popen[str]", timeout: float = 90) -> str:
-    """Wait for the end of a process, and return what it printed; it must have ended well."""
+    """Wait for the end of a process, and return what it printed; it must have ended well, or by a kill."""
     try:
         output, _none = started.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         started.kill()
         raise AssertionError(f"It did not end: {started.communicate()[0]}") from None
-    if started.returncode != 0:
+    if started.returncode not in (0, -signal.SIGKILL):
         raise AssertionError(f"It ended with {started.returncode}: {output}")
     return output
 

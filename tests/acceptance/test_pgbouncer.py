@@ -1,0 +1,47 @@
+"""A pooler that gives out connections for one transaction: nothing of a session may be relied on."""
+
+import pytest
+from django.db import connection
+
+from signal_dispatch.models import Delivery
+from tests.acceptance import changed
+from tests.acceptance.private_servers import PgBouncer
+from tests.acceptance.soak import report, scaled
+from tests.waiting import eventually
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "other"]),
+    pytest.mark.skipif(
+        connection.vendor != "postgresql", reason="PgBouncer stands before PostgreSQL alone."
+    ),
+]
+#: What Django and psycopg need there.
+BEHIND_A_POOLER = {"DISABLE_SERVER_SIDE_CURSORS": True, "OPTIONS": {"prepare_threshold": None}}
+
+
+def test_processes_behind_a_pooler_make_each_call_once(receiver):
+    each = scaled(60, 1000)
+    # Fewer connections than threads want: each transaction may get another one.
+    with PgBouncer(pool_size=2) as pooler:
+        through = {"databases": BEHIND_A_POOLER, **pooler.environment}
+        savers = [
+            changed.start(receiver.url, "save", str(each), f"p{n}", **through) for n in range(2)
+        ]
+        workers = [
+            changed.start(receiver.url, "dispatch_worker", "--concurrency", "4", **through)
+            for _ in range(2)
+        ]
+        try:
+            for saver in savers:
+                changed.finish(saver, 60 + each)
+            eventually(lambda: not Delivery.objects.unfinished().exists(), 60)
+        finally:
+            for worker in workers:
+                worker.terminate()
+            outputs = [changed.finish(worker) for worker in workers]
+    keys = [request.headers["Idempotency-Key"] for request in receiver.requests]
+    report("PgBouncer", saves=2 * each, calls=len(keys), twice=len(keys) - len(set(keys)))
+
+    assert not [output for output in outputs if "Traceback" in output]
+    assert len(keys) == len(set(keys)) == Delivery.objects.count() == 2 * each
+    assert set(Delivery.objects.values_list("state", flat=True)) == {"delivered"}
