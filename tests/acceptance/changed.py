@@ -45,7 +45,7 @@ def run(url: str, *what: str, timeout: float = 90, **changes: Any) -> str:
 
 
 def finish(started: "subprocess.Popen[str]", timeout: float = 90) -> str:
-    """Wait for the end of a process, and return what it printed; it must have ended well, or by a kill."""
+    """Wait for its end, well or by a kill, and return what it printed."""
     try:
         output, _none = started.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
