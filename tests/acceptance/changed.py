@@ -45,7 +45,7 @@ def run(url: str, *what: str, timeout: float = 90, **changes: Any) -> str:
 
 
 def finish(started: "subprocess.Popen[str]", timeout: float = 90) -> str:
-    """Wait until a process ends, well or by a kill, and return what it printed."""
+    """Wait for its end, well or by a kill, and return what it printed."""
     try:
         output, _none = started.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""A pooler that gives out connections for one transaction: no session may be relied on."""
+"""A pooler that gives out connections for a transaction: nothing of a session may be relied on."""
 
 import pytest
 from django.db import connection
