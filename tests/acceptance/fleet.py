@@ -222,6 +222,18 @@ def make_orders(count: int) -> None:
     Order.objects.bulk_create([Order(number=f"o-{number}") for number in range(count)])
 
 
+def make_lanes(count: int, length: int) -> None:
+    """Make lanes of deliveries of ``shop.Told`` whose heads are due; their totals are steps."""
+    from signal_dispatch.models import State
+    from tests.deliveries import delivery
+
+    for number in range(count):
+        for step in range(length):
+            waiting = {"state": State.WAITING, "available_at": None} if step else {}
+            body = b'{"number": "o-%d", "total": %d}' % (number, step)
+            delivery(object_pk=number, lane=f"lane-{number}", body=body, **waiting)
+
+
 def committed() -> set[tuple[str, int]]:
     """Return all changes that ``works.change`` committed: number and total."""
     from tests.shop.models import Order
