@@ -26,8 +26,9 @@ pytestmark = [
 #: Seconds that a process may send on when it ends, where the remote hangs.
 DRAIN_SECONDS = 0.5
 
-#: Servers that end a process as Python does, so that it sends on for a while, and those that
-#: do not: all that they leave is taken over when its lease is over.
+#: Servers that end a process as Python does, so that it sends on for a while, and those that do
+#: not, or (uWSGI, which leaves out exit handlers while a worker has a request) not always: what
+#: they leave is taken over when its lease is over.
 DRAINING = [
     "gunicorn",
     "gunicorn --preload",
@@ -35,17 +36,22 @@ DRAINING = [
     "gunicorn gevent",
     "gunicorn gevent --preload",
     "daphne",
+]
+DYING = [
+    "uvicorn",
+    "uvicorn --workers 2",
     "uwsgi --enable-threads",
     "uwsgi --enable-threads --lazy-apps",
+    "runserver",
+    "runserver --noreload",
 ]
-DYING = ["uvicorn", "uvicorn --workers 2", "runserver", "runserver --noreload"]
 #: Servers that load the site before they fork.
 PRELOADING = ["gunicorn --preload", "uwsgi --enable-threads"]
 
 if DATABASE != "postgres" and not SOAKING:
     # Which database it is makes little difference to a server: one sees them all.
-    DRAINING = ["gunicorn gthread", "gunicorn gevent", "uwsgi --enable-threads"]
-    DYING = ["uvicorn"]
+    DRAINING = ["gunicorn gthread", "gunicorn gevent"]
+    DYING = ["uvicorn", "uwsgi --enable-threads"]
     PRELOADING = PRELOADING[1:]
 
 
