@@ -145,12 +145,19 @@ def _chunks(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 
 
 def renew(using: str, lease: Lease, deliveries: Iterable[Delivery]) -> set[int]:
-    """Start the lease of held deliveries anew, and return the ids that are still held."""
-    held = {d.pk: d.epoch for d in deliveries}
-    rows = Delivery.objects.using(using).held(lease.holder, held)
-    if rows.update(available_at=DatabaseNow(lease.seconds)) == len(held):
-        return set(held)
-    return {pk for pk, epoch in rows.values_list("pk", "epoch") if held[pk] == epoch}
+    """Start the lease of held deliveries anew, and return the ids that are still held.
+
+    One that this very process claimed anew is held by that claim, and no longer by an earlier one.
+    """
+    ids_by_epoch: dict[int, set[int]] = {}
+    for delivery in deliveries:
+        ids_by_epoch.setdefault(delivery.epoch, set()).add(delivery.pk)
+    kept: set[int] = set()
+    for epoch, ids in ids_by_epoch.items():
+        rows = Delivery.objects.using(using).held(lease.holder, ids).filter(epoch=epoch)
+        renewed = rows.update(available_at=DatabaseNow(lease.seconds))
+        kept |= ids if renewed == len(ids) else set(rows.values_list("pk", flat=True))
+    return kept
 
 
 def hand_back(using: str, holder: str, ids: Iterable[int]) -> int:

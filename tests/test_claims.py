@@ -271,6 +271,7 @@ def test_what_was_taken_anew_under_the_same_name_is_another_lease():
     Delivery.objects.filter(pk=first.pk).update(epoch=F("epoch") + 1)
 
     assert claims.renew("default", MINE, [first, second]) == set()
+    assert claims.renew("default", MINE, [first]) == set()
 
 
 @pytest.mark.django_db
