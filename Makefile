@@ -45,7 +45,7 @@ coverage: $(VENV)/.test ## run the tests and list the lines of the package that 
 	$(BIN)/coverage report
 
 matrix: $(VENV)/.dev ## run the tests on each supported pair of Python and Django that is found
-	$(BIN)/tox run $(ARGS)
+	$(BIN)/tox run-parallel --parallel 2 --parallel-no-spinner $(ARGS)
 
 clean: ## remove the virtual environment and everything that was built
 	rm -rf $(VENV) .tox .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

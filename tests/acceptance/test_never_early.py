@@ -155,7 +155,7 @@ def looks(monkeypatch):
         return read_back(using, holder, ids)
 
     monkeypatch.setattr(claims, "read_back", counting)
-    monkeypatch.setattr(bookkeeping, "HINT_SECONDS", 0.1)
+    monkeypatch.setattr(renewing, "HINT_SECONDS", 0.1)
     return counted
 
 
