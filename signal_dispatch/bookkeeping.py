@@ -186,11 +186,18 @@ class Bookkeeper:
             if self._blocked and monotonic() >= self._next_look:
                 hand.to_look |= self._blocked
                 self._blocked = set()
-            wanted = set(hand.to_look)
-        for using in {using for using, _lane in wanted}:
-            self._release(using, {lane for alias, lane in wanted if alias == using})
-        with hand.lock:
-            hand.to_look -= wanted
+            # Taken off before the look: who asks from now on means what it may be too early for.
+            left, hand.to_look = hand.to_look, set()
+            hand.looking = len(left)
+        try:
+            for using in {using for using, _lane in left}:
+                mine = {(alias, lane) for alias, lane in left if alias == using}
+                self._release(using, {lane for _alias, lane in mine})
+                left = left - mine
+        finally:
+            with hand.lock:
+                hand.to_look |= left
+                hand.looking = 0
 
     def _release(self, using: str, freed: set[str]) -> None:
         began = monotonic()

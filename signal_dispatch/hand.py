@@ -48,6 +48,8 @@ class Hand:
         self.to_read: dict[tuple[str, int], float] = {}
         #: Lanes that may have become free: alias and lane.
         self.to_look: set[tuple[str, str]] = set()
+        #: How many of those the bookkeeper is looking into just now.
+        self.looking = 0
         #: Jobs whose lease is too old to begin an attempt.
         self.stale: list[Job] = []
         self.settled: list[Settled] = []
@@ -83,6 +85,7 @@ class Hand:
             or self.unrecorded
             or self.to_read
             or self.to_look
+            or self.looking
             or self.stale
         )
 

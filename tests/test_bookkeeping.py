@@ -206,6 +206,45 @@ def refuse(*arguments):
     raise OperationalError("gone away")
 
 
+# Looking again.
+
+
+@pytest.mark.django_db
+def test_who_asks_for_a_look_during_a_look_is_not_forgotten(desk, monkeypatch):
+    desk.rest()
+    release, late = lanes.release, []
+
+    def release_then_one_more_commits(*arguments):
+        released = release(*arguments)
+        if not late:
+            late.append(behind("a"))
+            desk.hand.to_look.add(("default", "a"))
+        return released
+
+    monkeypatch.setattr(lanes, "release", release_then_one_more_commits)
+    desk.hand.to_look.add(("default", "a"))
+    desk.step()
+    assert desk.ready == []
+    assert desk.wait == 0
+    desk.step()
+
+    assert desk.ready == late
+    assert desk.hand.to_look == set()
+
+
+@pytest.mark.django_db
+def test_a_look_that_failed_is_made_again(desk, monkeypatch):
+    desk.rest()
+    desk.hand.to_look.add(("default", "a"))
+    with monkeypatch.context() as patch:
+        patch.setattr(lanes, "release", refuse)
+        with pytest.raises(OperationalError):
+            desk.step()
+
+    assert desk.hand.to_look == {("default", "a")}
+    assert not desk.hand.looking
+
+
 # Reading back.
 
 

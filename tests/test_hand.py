@@ -60,6 +60,7 @@ def fill_flight(hand):
         lambda hand: setattr(hand, "recording", 1),
         lambda hand: hand.to_read.update({("default", 1): 0.0}),
         lambda hand: hand.to_look.add(("default", "lane")),
+        lambda hand: setattr(hand, "looking", 1),
         lambda hand: hand.stale.append(job()),
     ],
 )

@@ -14,7 +14,7 @@ from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.models.signals import post_save
 from import_export import resources
 
-from signal_dispatch import Event, bookkeeping, claims, enqueue
+from signal_dispatch import Event, claims, enqueue, renewing
 from signal_dispatch.backends import backends
 from signal_dispatch.databases import own_transaction
 from signal_dispatch.models import Delivery
