@@ -24,6 +24,11 @@ def judge(case: Case, response: Response, attempt: Attempt | None) -> Settlement
     except Exception as error:  # noqa: BLE001 - whatever the site's code raises
         return _hook_failed(case, "get_outcome", error, attempt)
     outcome = asked or outcome_of(response, timezone.now())
+    if outcome.kind == OutcomeKind.RECREATE:
+        try:
+            return concluded(case, outcome, attempt)
+        except Exception as error:  # noqa: BLE001 - above all the database's
+            return _hook_failed(case, "get_outcome", error, attempt)
     if outcome.kind != OutcomeKind.DELIVERED:
         return concluded(case, outcome, attempt)
     if attempt is not None:

@@ -148,7 +148,8 @@ class Bookkeeper:
         new = [s.settlement for s in batch if not s.settlement.recorded]
         done = [s.settlement for s in batch if s.settlement.recorded]
         if any(s.successor for s in done):
-            self.sweeper.expect(0)
+            with self._hand.lock:
+                self.sweeper.ask()
         if new:
             accepted = settle_all(new, using)
             tell(accepted, using)
@@ -208,8 +209,9 @@ class Bookkeeper:
             if released.scheduled:
                 self.sweeper.ask()
             if released.blocked:  # should that transaction be rolled back, nobody else looks
+                if not self._blocked:
+                    self._next_look = monotonic() + RETURN_SECONDS
                 self._blocked |= {(using, lane) for lane in released.blocked}
-                self._next_look = monotonic() + RETURN_SECONDS
 
     def _take(self, delivery: Delivery, using: str, since: float) -> None:
         self._submit_or_return(Job(delivery, using, since))

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from signal_dispatch import recreating, settling, signals, suppression
+from signal_dispatch import recreating, remote_ids, settling, signals, suppression
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.endpoints import Endpoint, endpoints
 from signal_dispatch.exceptions import LeaseLost
@@ -81,7 +81,7 @@ def _recreated(case: Case, settlement: Settlement) -> Settlement:
     successor = recreating.successor_of(case.dispatch, delivery, using, raising=case.raising)
     settlement.reason = recreating.ANEW if successor else recreating.GONE
     if successor is None:
-        return failed(case, settlement)
+        return failed(case, settlement, lambda: remote_ids.forget_id(delivery, using))
     settlement.successor = successor
     return failed(case, settlement, lambda: recreating.put_first(successor, delivery, using))
 

@@ -67,7 +67,8 @@ class ModelDispatch(Generic[ModelT]):
     merge: bool = True
     #: The endpoint's policy, unless the dispatch has its own.
     retry: RetryPolicy | None = None
-    #: When path, method, headers and payload are taken: ``"save"``.
+    #: When path, method, headers and payload are taken: ``"save"``, or ``"send"``, at the first
+    #: attempt.
     snapshot: str = "save"
 
     #: ``when_changed`` and ``track`` together. Set by the class itself.

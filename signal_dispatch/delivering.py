@@ -45,8 +45,15 @@ def deliver(
 
 def _prepared(case: Case) -> Settlement | None:
     """Settle where the call goes; FAILED where the site's own code can't say."""
+    settled: Settlement | None = None
+
+    def work() -> None:
+        nonlocal settled
+        settled = preparing.prepare(case.dispatch, case.delivery, case.using)
+
     try:
-        return preparing.prepare(case.dispatch, case.delivery, case.using)
+        case.hook(work)()
+        return settled
     except (LeaseLost, OperationalError, InterfaceError):  # the database is unwell, not the code
         raise
     except Exception as error:

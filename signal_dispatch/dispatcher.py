@@ -71,7 +71,8 @@ def record_many(
     recorded one by one that may replace what waits.
     """
     singly: list[Recorded] = []
-    new: dict[tuple[str, float], list[Delivery]] = {}
+    new: dict[tuple[str, str, float], list[Delivery]] = {}
+    waits: dict[tuple[str, str], float] = {}
     for dispatch, change in items:
         label, pk = recording.identity(dispatch, change)
         memory = None if alone else _memory(dispatch, change)
@@ -81,11 +82,13 @@ def record_many(
             continue
         made = _new_deliveries(dispatch, change, listed=listed)
         for delivery in made:
-            wait = recording.wait_of(dispatch, delivery.endpoint)
-            new.setdefault((delivery.endpoint, wait), []).append(delivery)
+            group = (dispatch.name, delivery.endpoint)
+            if group not in waits:  # once: it may hold jitter, and each wait is an INSERT
+                waits[group] = recording.wait_of(dispatch, delivery.endpoint)
+            new.setdefault((*group, waits[group]), []).append(delivery)
         if memory is not None and made:
             memory.entries[key] = Entry(recorded={d.endpoint: Recorded(d, using) for d in made})
-    for (_endpoint, delay), deliveries in new.items():
+    for (_dispatch, _endpoint, delay), deliveries in new.items():
         outbox.record_many(deliveries, using, delay=delay, alone=alone)
     together = [Recorded(d, using) for deliveries in new.values() for d in deliveries]
     for item in together:

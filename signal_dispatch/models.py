@@ -61,7 +61,7 @@ class State(models.TextChoices):
     DELIVERED = "delivered", _("delivered")
     # Given up: rejected, out of attempts, or it could not be built. ``reason`` says why.
     FAILED = "failed", _("failed")
-    # By a person, or there was nothing left to call for.
+    # By a person, replaced by a newer one, or there was nothing left to call for.
     CANCELLED = "cancelled", _("cancelled")
 
 

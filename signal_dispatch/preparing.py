@@ -4,7 +4,7 @@ from typing import Any
 
 from signal_dispatch import remote_ids, settling
 from signal_dispatch.declarations import ModelDispatch
-from signal_dispatch.drafts import draft, is_drafted_later
+from signal_dispatch.drafts import draft
 from signal_dispatch.events import Change
 from signal_dispatch.models import Delivery, State
 from signal_dispatch.settling import Settlement
@@ -18,8 +18,9 @@ def prepare(dispatch: ModelDispatch[Any], delivery: Delivery, using: str) -> Set
     Raises ``LeaseLost`` if somebody else has the delivery by now, and whatever the site's own
     hooks raise.
     """
-    # A drafted call has a method, so one that may have been made is never drafted again.
-    if not delivery.method and is_drafted_later(dispatch, delivery.event):
+    # A drafted call has a method, so one that may have been made is never drafted again. Whether
+    # it is drafted late was decided when it was recorded, perhaps by an older declaration.
+    if not delivery.method:
         settled = _draft_now(dispatch, delivery, using)
         if settled is not None:
             return settled

@@ -58,8 +58,10 @@ class Wiring:
             for s in _family(model)
             if s._meta.concrete_model is model
         }
-        related = {relation.through for relation in relations.relations()}
-        wanted |= {(m2m_changed, relations.relation_changed, through) for through in related}
+        for relation in relations.relations():
+            wanted.add((m2m_changed, relations.relation_changed, relation.through))
+            others = _family(relation.other)
+            wanted |= {(post_save, relations.saved, other) for other in others}
         for signal, receiver, sender in self._connected - wanted:
             signal.disconnect(sender=sender, dispatch_uid=_uid(receiver))
         for signal, receiver, sender in wanted - self._connected:

@@ -36,8 +36,9 @@ def insert(
     """
     delivery = new_delivery(dispatch, alias, change, plan)
     legacy = Legacy()
-    if dispatch.latest_wins and delivery.state == State.PENDING and plan.event in Event.values:
-        legacy = replacing.replace(delivery.lane, change.using)
+    replaces = dispatch.latest_wins and look and plan.event in Event.values
+    if replaces and delivery.state == State.PENDING:
+        legacy = replacing.replace(delivery.lane, plan.event, change.using)
         carry(delivery, inherited(dispatch, change, plan, legacy))
     backend = backends.for_endpoint(alias, change.using)
     delay = wait_of(dispatch, alias)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from django.db import InterfaceError, OperationalError
+
 from signal_dispatch import outbox, remote_ids
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.drafts import draft, is_drafted_later, sentence_of
@@ -30,13 +32,15 @@ def successor_of(
     What the site's code can't build is FAILED, and its sentence says why; or it is raised.
     """
     instance = dispatch.model._base_manager.using(using).filter(pk=delivery.object_pk).first()
-    if instance is None:
+    if instance is None or delivery.event == Event.DELETED:
         return None
     made = Delivery(event=Event.CREATED, **{name: getattr(delivery, name) for name in _KEPT})
     if is_drafted_later(dispatch, Event.CREATED):
         return made
     try:
         drafted = draft(dispatch, Change(Event.CREATED, instance, using))
+    except (OperationalError, InterfaceError):
+        raise  # the database is unwell, not the code
     except Exception as error:
         if raising:
             raise

@@ -7,7 +7,7 @@ from typing import Any
 from django.db.models import Model, QuerySet
 
 from signal_dispatch import changes, dispatcher, lookups, suppression
-from signal_dispatch.databases import joined_transaction, row_lock
+from signal_dispatch.databases import joined_transaction, row_lock, take_write_lock
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.events import Event
 from signal_dispatch.registry import registry
@@ -15,6 +15,9 @@ from signal_dispatch.registry import registry
 # On the instance between the two signals of one change, and after a fixture wrote it.
 _AFFECTED = "signal_dispatch_affected"
 _LOADED = "signal_dispatch_loaded"
+
+
+_UnderWay = tuple[type[Model], str, "dict[Relation, Collection[Any]]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,13 @@ class Relation:
     near: str
     far: str
     reverse: bool
+
+    @property
+    def other(self) -> type[Model]:
+        """The model on the far side."""
+        far: Any = self.through._meta.get_field(self.far)
+        other: type[Model] = far.related_model
+        return other
 
     @property
     def key(self) -> str:
@@ -76,20 +86,25 @@ def relation_changed(
     """
     if kwargs.get("raw") or instance._state.__dict__.get(_LOADED):
         return
-    affected: dict[Relation, Collection[Any]]
+    # A handler that changes another relation of the same instance comes between its signals.
+    under_way: list[_UnderWay] = instance._state.__dict__.setdefault(_AFFECTED, [])
     if action.startswith("pre_"):
-        affected = {
-            relation: keys
-            for relation in _watching(sender, instance, **kwargs)
-            if (keys := _affected(relation, instance, action, using, **kwargs))
-        }
-        instance._state.__dict__[_AFFECTED] = affected
-        for relation, keys in affected.items():
-            _lock(relation, keys, using)
-    else:
-        affected = instance._state.__dict__.pop(_AFFECTED, {})
-        for relation, keys in affected.items():
-            _record(relation, keys, using)
+        affected = _affected(sender, instance, action, using, **kwargs)
+        under_way.append((sender, action, affected))
+        return
+    while under_way:
+        table, begun, affected = under_way.pop()
+        # One that raised in between left what it was about to do.
+        if (table, begun.removeprefix("pre_")) == (sender, action.removeprefix("post_")):
+            for relation, keys in affected.items():
+                _record(relation, keys, using)
+            return
+
+
+def saved(sender: type[Model], instance: Model | None = None, **kwargs: Any) -> None:
+    """Receive ``post_save`` of the other side."""
+    if instance is not None:
+        note_loaded(instance, raw=bool(kwargs.get("raw")))
 
 
 def note_loaded(instance: Model, *, raw: bool) -> None:
@@ -103,13 +118,22 @@ def note_loaded(instance: Model, *, raw: bool) -> None:
         instance._state.__dict__.pop(_LOADED, None)
 
 
-def _watching(
-    sender: type[Model], instance: Model, *, reverse: bool, **kwargs: Any
-) -> list[Relation]:
-    return [r for r in relations() if r.through is sender and r.concerns(instance, reverse=reverse)]
-
-
 def _affected(
+    sender: type[Model], instance: Model, action: str, using: str, *, reverse: bool, **kwargs: Any
+) -> dict[Relation, Collection[Any]]:
+    """Find out which objects of which dispatches change, and lock their rows."""
+    affected = {}
+    for relation in relations():
+        if relation.through is sender and relation.concerns(instance, reverse=reverse):
+            take_write_lock(relation.dispatch.model, using)  # Django, too, reads before it writes
+            keys = _keys(relation, instance, action, using, reverse=reverse, **kwargs)
+            if keys:
+                _lock(relation, keys, using)
+                affected[relation] = keys
+    return affected
+
+
+def _keys(
     relation: Relation,
     instance: Model,
     action: str,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.db.models import F, Q
+from django.db.models.functions import Coalesce
 
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.events import Event
@@ -33,15 +34,18 @@ class Legacy:
         return event
 
 
-def replace(lane: str, using: str) -> Legacy:
+def replace(lane: str, event: str, using: str) -> Legacy:
     """Cancel the deliveries of a lane that wait, in the transaction that is open.
 
     One under lease stays. So does an event of the site's own, and what came before it: the order
-    of the others around it must not change.
+    of the others around it must not change. What is created again under a deleted key is another
+    object, and its CREATED replaces nothing of the first one's.
     """
     rows = Delivery.objects.using(using).filter(lane=lane)
-    unfinished = list(rows.unfinished().annotate(free=_free()).order_by("id"))
-    waiting = _tail(unfinished)
+    unfinished = list(rows.unfinished().annotate(free=_free()))
+    # The head first: recreate() puts one there that has the highest number.
+    unfinished.sort(key=lambda d: (d.state != State.PENDING, d.pk))
+    waiting = [] if event == Event.CREATED else _tail(unfinished)
     cancelled = _cancel(rows, waiting)
     if not cancelled:
         return Legacy()
@@ -51,8 +55,8 @@ def replace(lane: str, using: str) -> Legacy:
         created=created,
         untold=created
         and len(cancelled) == len(unfinished)
-        # Whose lease ran out may have been sent by a process that is gone.
-        and not any(d.attempts or d.held_by for d in cancelled)
+        # One that somebody held may have been sent, though no record of it came.
+        and not any(d.attempts or d.epoch for d in cancelled)
         and not _were_tried(rows),
     )
 
@@ -103,6 +107,8 @@ def _cancel(rows: DeliveryQuerySet, waiting: Sequence[Delivery]) -> Sequence[Del
         .filter(_free())
         .update(
             state=State.CANCELLED,
+            # For restore(); MySQL reads what was assigned before, so it stands first.
+            not_before=Coalesce("available_at", "not_before"),
             available_at=None,
             finished_at=DatabaseNow(),
             held_by="",
@@ -119,4 +125,4 @@ def _cancel(rows: DeliveryQuerySet, waiting: Sequence[Delivery]) -> Sequence[Del
 def _were_tried(rows: DeliveryQuerySet) -> bool:
     """Say whether a call was tried for those that were replaced before."""
     before = rows.filter(state=State.CANCELLED, replaced_by__isnull=False)
-    return before.filter(attempts__gt=0).exists()
+    return before.filter(Q(attempts__gt=0) | Q(epoch__gt=1)).exists()

@@ -88,7 +88,10 @@ class SenderThreads:
                 self.alive.discard(threading.current_thread())
 
     def _idle_until_job(self) -> Job | None:
-        connections.close_all()
+        with self._hand.lock:
+            held_back = len(self._hand.queue)
+        if not held_back:  # else there is work again in a moment
+            connections.close_all()
         return self._next_job(wait=True)
 
     def _next_job(self, *, wait: bool) -> Job | None:

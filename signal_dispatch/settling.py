@@ -31,7 +31,7 @@ class Settlement:
     handler_tried: bool = False
     recorded: bool = False
     handler_tries: int = field(init=False)
-    #: A delivery that was recorded in the same transaction, due now.
+    #: A delivery that is recorded in the same transaction, in this one's place.
     successor: Delivery | None = None
     #: What a hook raised. It is told in ``reason`` too; a test wants the error itself.
     hook_error: Exception | None = None

@@ -189,7 +189,7 @@ def _backlogs(groups: list[dict[str, Any]]) -> Iterator[Backlog]:
         of_it = [group for group in groups if group["endpoint"] == endpoint]
         yield Backlog(
             endpoint,
-            oldest_due_seconds=max(-float(group["seconds"] or 0) for group in of_it),
+            oldest_due_seconds=max(0.0, *(-float(group["seconds"] or 0) for group in of_it)),
             **{name: sum(group[name] for group in of_it) for name in _COUNTS},
         )
 
@@ -216,7 +216,7 @@ def _stranded(groups: list[dict[str, Any]]) -> Iterator[Stranded]:
 def _reason(environment: str, endpoint: str, dispatch: str, model: str) -> tuple[str, str] | None:
     if environment != settings.environment:
         return "environment", environment
-    if endpoint not in endpoints:
+    if endpoints.find(endpoint) is None:
         return "endpoint", endpoint
     if dispatch not in {name for name, _model in registry.pairs()}:
         return "dispatch", dispatch

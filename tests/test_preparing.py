@@ -4,7 +4,9 @@ import pytest
 from django.db import OperationalError, ProgrammingError, transaction
 
 from signal_dispatch import Event, Outcome, RetryPolicy
+from signal_dispatch.backends.console import ConsoleBackend
 from signal_dispatch.models import Delivery
+from signal_dispatch.queueing import Recorded
 from tests.sending import attempt
 from tests.shop.models import Order, Shipment, Tag
 
@@ -256,3 +258,23 @@ def test_the_test_kit_drafts_it_too(later, deliveries, mock_endpoint):
     deliveries.send()
 
     assert crm.calls[0].json["status"] == "paid"
+
+
+def test_a_row_that_was_recorded_to_be_drafted_late_is_drafted_whatever_is_declared_now(
+    later, receiver
+):
+    made = later()
+    Order.objects.create(number="A-1")
+    made.snapshot = "save"
+    attempt()
+
+    assert [f"{r.method} {r.path}" for r in receiver.requests] == ["POST /orders/A-1"]
+
+
+def test_the_console_prints_what_would_be_sent(later, capsys):
+    later()
+    Order.objects.create(number="A-1")
+    ConsoleBackend("console").committed([Recorded(rows()[0], "default")], "default", fresh=False)
+
+    assert "POST orders/A-1" in capsys.readouterr().out
+    assert rows()[0].state == "delivered"

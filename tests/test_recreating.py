@@ -1,8 +1,9 @@
 """``Outcome.recreate()``: the remote lost an object, and is told of it from the beginning."""
 
 import pytest
+from django.db import OperationalError
 
-from signal_dispatch import Event, Outcome, RetryPolicy
+from signal_dispatch import Event, Outcome, RetryPolicy, recreating
 from signal_dispatch.models import Attempt, Delivery, RemoteObject
 from signal_dispatch.signals import delivery_enqueued
 from tests.sending import attempt
@@ -234,3 +235,50 @@ def test_the_test_kit_creates_it_anew_too(contact, deliveries, mock_endpoint):
     deliveries.send()
 
     assert [call.method for call in crm.calls] == ["POST", "PATCH", "POST"]
+
+
+def test_where_the_object_is_gone_its_id_is_forgotten(contact, forgetful):
+    contact()
+    order = Order.objects.create(number="A-1")
+    attempt()
+    forgetful.known.clear()
+    save(order, "paid")
+    order.delete()
+    attempt()
+
+    assert calls(forgetful) == ["POST /orders", "PATCH /orders/c-1"]
+    assert [d.state for d in rows()] == ["delivered", "failed", "cancelled"]
+    assert not RemoteObject.objects.exists()
+
+
+def test_a_delete_of_what_is_lost_publishes_nothing(contact, forgetful):
+    contact(get_event=lambda self, order, change: "deleted" if order.status == "out" else "created")
+    order = Order.objects.create(number="A-1")
+    attempt()
+    forgetful.known.clear()
+    save(order, "out")
+    attempt()
+
+    assert calls(forgetful) == ["POST /orders", "DELETE /orders/c-1"]
+    assert rows()[1].state == "failed"
+
+
+def test_a_database_that_fails_in_between_costs_no_second_call(contact, forgetful, monkeypatch):
+    contact()
+    order = Order.objects.create(number="A-1")
+    attempt()
+    forgetful.known.clear()
+    save(order, "paid")
+    put_first = recreating.put_first
+
+    def fail_once(*arguments):
+        monkeypatch.setattr(recreating, "put_first", put_first)
+        raise OperationalError("gone away")
+
+    monkeypatch.setattr(recreating, "put_first", fail_once)
+    attempt()
+    assert rows()[1].handler_tries == 1
+    attempt()
+
+    assert calls(forgetful) == ["POST /orders", "PATCH /orders/c-1", "POST /orders"]
+    assert [d.state for d in rows()] == ["delivered", "failed", "delivered"]

@@ -8,6 +8,7 @@ import pytest
 from django.core import serializers
 from django.core.management import call_command
 from django.db import connection, connections, transaction
+from django.db.models.signals import m2m_changed
 from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import Event, suppressed
@@ -256,3 +257,79 @@ def test_two_concurrent_additions_are_told_one_after_the_other(declare, monkeypa
     assert errors == []
     assert [len(p["tags"]) for p in payloads()] == list(range(1, 9))
     assert set(payloads()[-1]["tags"]) == set(order.tags.values_list("pk", flat=True))
+
+
+def test_a_handler_that_changes_another_relation_in_between_hides_nothing(order, tags):
+    implied = tags[2]
+
+    def add_implied(instance, action, pk_set, **kwargs):
+        if action == "pre_add" and implied.pk not in pk_set:
+            instance.tags.add(implied)
+
+    m2m_changed.connect(add_implied, sender=Order.tags.through)
+    try:
+        order.tags.add(tags[0])
+    finally:
+        m2m_changed.disconnect(add_implied, sender=Order.tags.through)
+
+    assert payloads()[-1]["tags"] == [tags[0].pk, implied.pk]
+
+
+def test_a_change_that_failed_halfway_is_not_taken_for_the_next_one(order, tags):
+    def refuse(action, **kwargs):
+        if action == "pre_add":
+            raise RuntimeError("not this one")
+
+    m2m_changed.connect(refuse, sender=Order.tags.through)
+    with pytest.raises(RuntimeError), transaction.atomic():
+        order.tags.add(tags[0])
+    m2m_changed.disconnect(refuse, sender=Order.tags.through)
+    Order.objects.create(number="A-2").tags.clear()
+    assert payloads() == []
+    order.tags.add(tags[1])
+
+    assert payloads() == [{"number": "A-1", "tags": [tags[1].pk]}]
+
+
+def test_a_fixture_of_the_other_side_tells_nobody(declare, tags):
+    declare(Tag, fields=["name"], on=[Event.UPDATED], m2m_fields=["order_set"])
+    order = Order.objects.create(number="A-1")
+    order.tags.add(*tags)
+    fixture = serializers.serialize("json", [order])
+    order.tags.clear()
+    Delivery.objects.all().delete()
+    for loaded in serializers.deserialize("json", fixture):
+        loaded.save()
+    assert payloads() == []
+    order.tags.clear()
+
+    assert len(payloads()) == 3
+
+
+@pytest.mark.skipif(DATABASE != "sqlite", reason="Only a SQLite file has one writer for many.")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("change", ["remove", "clear"])
+def test_a_relation_is_taken_away_while_others_write(declare, monkeypatch, change):
+    declare(Order, fields=["tags"], on=[Event.UPDATED], m2m_fields=["tags"])
+    order, tag = Order.objects.create(number="A-1"), Tag.objects.create()
+    order.tags.add(tag)
+    wrote = threading.Event()
+
+    def write_elsewhere():
+        Tag.objects.create(name="elsewhere")
+        connections.close_all()
+        wrote.set()
+
+    def meanwhile(action, **kwargs):
+        if action.startswith("pre_"):
+            threading.Thread(target=write_elsewhere).start()
+            wrote.wait(0.3)  # it either waits for us, or has overtaken us by then
+
+    m2m_changed.connect(meanwhile, sender=Order.tags.through)
+    try:
+        order.tags.remove(tag) if change == "remove" else order.tags.clear()
+    finally:
+        m2m_changed.disconnect(meanwhile, sender=Order.tags.through)
+    assert wrote.wait(30)
+
+    assert payloads()[-1] == {"tags": []}

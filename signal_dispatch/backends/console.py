@@ -10,7 +10,9 @@ from signal_dispatch.backends.base import BaseBackend
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.models import Delivery, State
 from signal_dispatch.outbox import Lease
+from signal_dispatch.preparing import prepare
 from signal_dispatch.queueing import Recorded
+from signal_dispatch.registry import registry
 from signal_dispatch.settling import Settlement
 
 
@@ -38,11 +40,19 @@ class ConsoleBackend(BaseBackend):
         queue += lanes.release(using, waiting, lease).taken
         while queue:
             delivery = queue.pop(0)
-            self._print(delivery)
-            reason = "Printed by the console backend, not sent."
-            settling.settle([Settlement(delivery, State.DELIVERED, reason=reason)], using)
+            settling.settle([self._settled(delivery, using)], using)
             if delivery.lane:
                 queue += lanes.release(using, [delivery.lane], lease).taken
+
+    def _settled(self, delivery: Delivery, using: str) -> Settlement:
+        dispatch = registry.find(delivery.dispatch, delivery.model)
+        drafted_late = dispatch is not None and not delivery.method
+        settled = prepare(dispatch, delivery, using) if dispatch and drafted_late else None
+        if settled is not None:
+            return settled
+        self._print(delivery)
+        reason = "Printed by the console backend, not sent."
+        return Settlement(delivery, State.DELIVERED, reason=reason)
 
     def _print(self, delivery: Delivery) -> None:
         print(describe(delivery), file=self._stream or sys.stdout, flush=True)
