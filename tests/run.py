@@ -5,11 +5,11 @@
 
 import argparse
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,8 @@ SOAK_LIMIT_SECONDS = 2 * 3600
 # On in-memory SQLite all threads share one connection, which concerns the test support alone.
 MEMORY_TESTS = ["tests/test_testing.py", "tests/test_pytest_plugin.py"]
 
+#: How many databases are tested side by side.
+AT_ONCE = 2
 SERVERS = ("postgres", "mariadb")
 DATABASES = ["sqlite", "sqlite-memory", *SERVERS]
 
@@ -47,15 +49,30 @@ def main(arguments: list[str]) -> int:
         arguments = arguments or ["tests/acceptance"]
 
     left_out: list[str] = []
-    runs: list[Run] = []
+    commands: dict[str, list[str]] = {}
     for database in options.only:
         chosen = MEMORY_TESTS if database == "sqlite-memory" else arguments
         reason = refusal(database) if database in SERVERS else ""
         if reason:
             left_out.append(f"{database} ({reason})")
         elif not (arguments and database == "sqlite-memory"):
-            runs.append(run(database, [*command, *chosen]))
-    return report(runs, left_out)
+            commands[database] = [*command, *chosen]
+    return report(run_all(commands), left_out)
+
+
+def run_all(commands: dict[str, list[str]]) -> list[Run]:
+    """Run pytest on the databases, a few at a time: most of its time it waits for processes."""
+    started: list[subprocess.Popen[str]] = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        runs = [pool.submit(run, *each, started) for each in commands.items()]
+        try:
+            return [each.result() for each in runs]
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in started:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGINT)
+            raise
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,11 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(database: str, command: list[str]) -> Run:
+def run(database: str, command: list[str], started: list[subprocess.Popen[str]]) -> Run:
     """Run pytest on one database, its output passed through, its closing line kept."""
-    print(f"\n[{database}]", flush=True)
     process = subprocess.Popen(
-        [*command, "--color=yes"] if sys.stdout.isatty() else command,
+        command,
         cwd=ROOT,
         env={**os.environ, "DATABASE": database},
         stdout=subprocess.PIPE,
@@ -84,17 +100,14 @@ def run(database: str, command: list[str]) -> Run:
         text=True,
         start_new_session=True,  # so that what the tests started can be ended with them
     )
+    started.append(process)
     limit = SOAK_LIMIT_SECONDS if os.environ.get("SOAK") else LIMIT_SECONDS
     timer = threading.Timer(limit, os.killpg, [process.pid, signal.SIGKILL])
     timer.start()
     try:
-        line = pass_through(process)
+        line = pass_through(database, process)
         expired = not timer.is_alive()
         code = process.wait()
-    except KeyboardInterrupt:
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait()
-        raise
     finally:
         timer.cancel()
     if expired:
@@ -102,13 +115,13 @@ def run(database: str, command: list[str]) -> Run:
     return Run(database, code == 0 and not expired, line)
 
 
-def pass_through(process: subprocess.Popen[str]) -> str:
-    """Print what the process prints, and return its last line without colours."""
+def pass_through(database: str, process: subprocess.Popen[str]) -> str:
+    """Print what the process prints, and return its last line."""
     last = ""
     for line in process.stdout or ():
-        print(line, end="", flush=True)
+        print(f"{database:13} | {line}", end="", flush=True)
         last = line.strip() or last
-    return re.sub(r"\x1b\[[\d;]*m", "", last)
+    return last
 
 
 def report(runs: list[Run], left_out: list[str]) -> int:
