@@ -2,7 +2,7 @@
 
 import inspect
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -401,6 +401,24 @@ def test_other_handlers_behave_as_without_us(declare, receiver, in_atomic):
     declare(Order)
 
     assert behaviour(receiver, in_atomic=in_atomic) == without
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production", "receiver")
+@pytest.mark.parametrize("in_atomic", [False, True], ids=["autocommit", "atomic"])
+@pytest.mark.parametrize("theirs_first", [False, True], ids=["ours first", "theirs first"])
+@pytest.mark.parametrize(
+    "other", [swallow, swallow_without_savepoint, durable, raising, read_elsewhere]
+)
+def test_other_handlers_behave_as_without_us_while_calls_are_made(
+    declare, other, theirs_first, in_atomic
+):
+    if connection.vendor == "sqlite" and connection.is_in_memory_db():
+        pytest.skip("Threads are locked out of an in-memory database.")
+    without = behaviour(other, in_atomic=in_atomic)
+    with handler(other) if theirs_first else nullcontext():
+        declare(Order)
+        assert behaviour(other, in_atomic=in_atomic) == without
 
 
 @pytest.mark.django_db
