@@ -507,7 +507,11 @@ def test_what_a_thread_met_under_test_is_raised_by_drain(make, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("a bug of ours"), SystemExit(1)])
-def test_an_error_in_a_sender_leaves_the_others_going(make, receiver, monkeypatch, caplog, error):
+def test_an_error_in_a_sender_leaves_the_others_going(
+    make, receiver, settings, monkeypatch, caplog, error
+):
+    patient = {"URL": receiver.url, "RETRY": {"delays": [0, 60]}}
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": patient}
     deliver, errors = sender_threads.deliver, [error]
 
     def failing(*arguments, **values):
