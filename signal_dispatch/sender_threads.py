@@ -51,6 +51,11 @@ class SenderThreads:
         if threading.current_thread() not in self.alive:  # to themselves they give no way
             self._hand.note_save()
 
+    def have_one(self) -> None:
+        """Start a sender if there is none: Python 3.12 starts none once the script has ended."""
+        if not (self.alive or self._hand.stopping):
+            self._start_sender()
+
     def staff(self) -> None:
         """See to it that somebody takes what is ready as soon as it may go.
 

@@ -80,29 +80,34 @@ class Worker:
 
     def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
         """Take committed deliveries: from memory when fresh, else they are read back."""
-        hand, jobs = self._hand, []
+        hand = self._hand
         with hand.lock:
             self._bookkeeper.sweeper.meet(using)
             self._senders.note_save()
-            for item in recorded:
-                if item.delivery.state == State.WAITING:
-                    hand.to_look.add((using, item.delivery.lane))
-                elif not item.leased:
-                    self._bookkeeper.sweeper.ask()
-                # Only whoever takes it off the watched ones may send it.
-                key = using, item.delivery.pk
-                if hand.watched.get(key) != item.since:  # taken, or another's row by this number
-                    continue
-                since = hand.watched.pop(key)
-                if fresh:
-                    jobs.append(Job(item.delivery, using, since))
-                else:
-                    hand.to_read[key] = since
+            mine = [item for item in recorded if self._is_mine(item, using)]
+            if not fresh:
+                hand.to_read |= {(using, item.delivery.pk): item.since for item in mine}
             self._started()
+            if hand.to_read:
+                self._senders.have_one()
             if hand.to_look or hand.to_read:
                 hand.work.notify()
-        for job in jobs:
-            self._submit_or_return(job)
+        for item in mine if fresh else ():
+            self._submit_or_return(Job(item.delivery, using, item.since))
+
+    def _is_mine(self, item: Recorded, using: str) -> bool:
+        """Say whether a committed delivery is to be sent from here; the lock is held."""
+        hand, key = self._hand, (using, item.delivery.pk)
+        if item.delivery.state == State.WAITING:
+            hand.to_look.add((using, item.delivery.lane))
+        elif not item.leased:
+            self._bookkeeper.sweeper.ask()
+        # Only whoever takes it off the watched ones may send it; and another's row by this number,
+        # which SQLite gives out again, is left to its own hint.
+        if hand.watched.get(key) != item.since:
+            return False
+        del hand.watched[key]
+        return True
 
     def _submit_or_return(self, job: Job) -> None:
         if not self.submit(job):

@@ -395,6 +395,26 @@ def test_senders_pause_while_answers_cannot_be_recorded(make, receiver, monkeypa
     assert len(receiver.requests) == 12
 
 
+def test_what_is_to_be_read_back_has_a_sender_already(make, receiver, monkeypatch):
+    """As the script that committed it may end at once, and then no thread can be started."""
+    mine = make()
+    item = save(mine, since=time.monotonic())
+    go_on, read_back = threading.Event(), claims.read_back
+    monkeypatch.setattr(claims, "read_back", lambda *a: go_on.wait(10) and read_back(*a))
+    commit(mine, item, fresh=False)
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name.startswith("signal_dispatch"):
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        go_on.set()
+        eventually(lambda: states() == ["delivered"])
+
+
 @pytest.mark.parametrize("fresh", [True, False])
 def test_a_number_that_is_given_out_twice_is_sent_once(make, receiver, monkeypatch, fresh):
     """As on SQLite, where a savepoint rolled back by hand gives back the number, not the hook."""

@@ -88,13 +88,6 @@ class Server:
         except OSError as error:
             raise AssertionError(f"{error}: {self.output}") from error
 
-    def serving_pid(self) -> int | None:
-        """Return which process answers just now, if any does."""
-        try:
-            return int(self.get("read/")["pid"])
-        except AssertionError:
-            return None
-
     def terminate(self) -> None:
         """Send SIGTERM, as whoever stops a service does."""
         self.process.send_signal(signal.SIGTERM)

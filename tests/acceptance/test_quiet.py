@@ -154,7 +154,6 @@ def test_a_command_that_saves_nothing_starts_no_thread(receiver, command, tmp_pa
     assert done.returncode == 0, done.stderr
     assert len(notes.read(noted, "ready")) == 1
     assert notes.read(noted, "thread") == []
-    statements = notes.read(noted, "statement")
-    assert not [s for s in statements if "signal_dispatch_delivery" in s["sql"]]
-    if command[0] != "migrate":
-        assert statements == []
+    # Django has questions of its own to the database, more of them in each version.
+    told = notes.read(noted, "statement")
+    assert not [line for line in told if "signal_dispatch_" in line["sql"]]
