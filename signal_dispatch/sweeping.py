@@ -26,7 +26,7 @@ MIN_SLEEP_SECONDS = 0.05
 #: Seconds between two looks for lanes that wait behind nothing.
 REPAIR_SECONDS = 300.0
 #: The longest rest, in seconds, of a database that can't be reached while others can.
-MAX_REST_SECONDS = 60.0
+MAX_REST_SECONDS = 10.0
 
 
 class Sweeper:
