@@ -670,7 +670,7 @@ def test_stopping_records_every_answer_that_still_comes(make, receiver):
 def test_stopping_does_not_wait_for_a_call_that_hangs(make, receiver):
     go = held_calls(receiver)
     mine = make(max_senders=1)
-    commit(mine, save(mine), save(mine))
+    commit(mine, *[save(mine, since=time.monotonic()) for _ in range(2)])
     receiver.wait_for(1)
     began = time.monotonic()
     mine.stop(0.3)
@@ -697,7 +697,7 @@ def test_finishing_sends_what_is_in_hand(make, receiver):
 def test_finishing_has_an_end(make, receiver):
     go = held_calls(receiver)
     mine = make(max_senders=1)
-    commit(mine, save(mine), save(mine))
+    commit(mine, *[save(mine, since=time.monotonic()) for _ in range(2)])
     receiver.wait_for(1)
     began = time.monotonic()
     mine.finish(0.2)
