@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 if TYPE_CHECKING:
     from requests import Session
 
-    from signal_dispatch.endpoints import Endpoint
+    from signal_dispatch.entries import Endpoint
 
 
 class SignalDispatchConfig(AppConfig):

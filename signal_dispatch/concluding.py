@@ -9,7 +9,8 @@ from django.utils import timezone
 
 from signal_dispatch import recreating, remote_ids, settling, signals, suppression
 from signal_dispatch.declarations import ModelDispatch
-from signal_dispatch.endpoints import Endpoint, endpoints
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.entries import Endpoint
 from signal_dispatch.exceptions import LeaseLost
 from signal_dispatch.models import Attempt, Delivery, State, storable
 from signal_dispatch.outcomes import Outcome, OutcomeKind

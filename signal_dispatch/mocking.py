@@ -13,7 +13,7 @@ import responses
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 
-from signal_dispatch.endpoints import Endpoint
+from signal_dispatch.entries import Endpoint
 from signal_dispatch.exceptions import EndpointNotMocked
 
 Query = Mapping[str, Any]

@@ -21,7 +21,7 @@ from urllib3.util import Timeout
 
 import signal_dispatch
 from signal_dispatch import crashpoints
-from signal_dispatch.endpoints import Endpoint
+from signal_dispatch.entries import Endpoint
 from signal_dispatch.exceptions import EndpointNotMocked
 from signal_dispatch.outcomes import Response, causes, explain
 

@@ -13,7 +13,8 @@ from requests.adapters import HTTPAdapter
 
 from signal_dispatch.backends import backends
 from signal_dispatch.deliveries import Deliveries
-from signal_dispatch.endpoints import Endpoint, endpoints
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.entries import Endpoint
 from signal_dispatch.exceptions import EndpointNotMocked
 from signal_dispatch.models import Delivery
 from signal_dispatch.signals import delivery_enqueued

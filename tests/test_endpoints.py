@@ -1,7 +1,8 @@
 import pytest
 from requests.auth import HTTPBasicAuth, HTTPDigestAuth
 
-from signal_dispatch.endpoints import NOT_YET, SETTING, Endpoint, endpoints, parse
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.entries import NOT_YET, SETTING, Endpoint, parse
 from signal_dispatch.exceptions import InvalidEndpoint, UnknownEndpoint
 from signal_dispatch.retries import RetryPolicy
 

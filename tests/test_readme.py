@@ -11,7 +11,7 @@ import pytest
 import tests.shop
 import tests.shop.models
 from signal_dispatch.conf import PREFIX, Settings
-from signal_dispatch.endpoints import _READERS, NOT_YET
+from signal_dispatch.entries import _READERS, NOT_YET
 from signal_dispatch.registry import registry
 
 ROOT = Path(__file__).parent.parent

@@ -14,7 +14,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import HTTPDigestAuth
 
 from signal_dispatch import sender
-from signal_dispatch.endpoints import Endpoint
+from signal_dispatch.entries import Endpoint
 from signal_dispatch.exceptions import EndpointNotMocked, SendError
 from signal_dispatch.sender import Call, SessionCache, build_call, new_session, send
 from tests.receiver import HANG_UP, Raw, Receiver

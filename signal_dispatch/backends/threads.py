@@ -13,7 +13,7 @@ from typing import Any, Final
 from django.core import checks
 from django.core.checks import CheckMessage
 
-from signal_dispatch import claims, conf
+from signal_dispatch import claims, readers
 from signal_dispatch.backends.base import BaseBackend
 from signal_dispatch.outbox import Lease
 from signal_dispatch.queueing import Recorded
@@ -22,12 +22,12 @@ from signal_dispatch.worker import Worker
 logger = logging.getLogger("signal_dispatch")
 
 _OPTIONS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "max_senders": conf.count,
-    "queue_size": conf.count,
-    "queue_bytes": conf.count,
-    "idle_seconds": conf.seconds,
-    "drain_seconds": conf.seconds,
-    "sweep_seconds": conf.seconds,
+    "max_senders": readers.count,
+    "queue_size": readers.count,
+    "queue_bytes": readers.count,
+    "idle_seconds": readers.seconds,
+    "drain_seconds": readers.seconds,
+    "sweep_seconds": readers.seconds,
 }
 
 

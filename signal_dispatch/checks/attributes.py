@@ -6,12 +6,13 @@ from typing import Any
 
 from django.core.checks import CheckMessage
 
-from signal_dispatch import conf
+from signal_dispatch import readers
 from signal_dispatch.checks.names import is_list_of_names
 from signal_dispatch.checks.problems import Problem, choice, longest, where
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.drafts import uses_remote_id
-from signal_dispatch.endpoints import SETTING, endpoints
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.entries import SETTING
 from signal_dispatch.registry import registry
 from signal_dispatch.retries import RetryPolicy
 
@@ -130,7 +131,7 @@ def check_headers(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
     """See that headers can be sent, and that none of them looks like a secret."""
     place = where(dispatch, "headers")
     try:
-        conf.headers(dispatch.headers)
+        readers.headers(dispatch.headers)
     except (TypeError, ValueError) as error:
         hint = 'Write a dict such as {"Accept-Language": "de"}.'
         yield _invalid(dispatch, "headers", str(error), hint)
@@ -159,7 +160,7 @@ def check_latest(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
     """See that there is a lane in which a newer delivery can replace what waits, and a delay."""
     try:
         if dispatch.delay != 0:
-            conf.seconds(dispatch.delay)
+            readers.seconds(dispatch.delay)
     except (TypeError, ValueError) as error:
         yield _invalid(dispatch, "delay", str(error), "Write a number of seconds, such as 2.5.")
     if dispatch.latest_wins and not dispatch.ordered:

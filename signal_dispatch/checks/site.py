@@ -14,7 +14,8 @@ from django.utils.module_loading import import_string
 from signal_dispatch.backends import BaseBackend, backends
 from signal_dispatch.checks.problems import Problem, choice, guarded, longest, of_settings
 from signal_dispatch.conf import PREFIX, Settings, settings
-from signal_dispatch.endpoints import SETTING, Endpoint, endpoints, parse
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.entries import SETTING, Endpoint, parse
 from signal_dispatch.exceptions import InvalidBackend, InvalidEndpoint, InvalidSettings
 from signal_dispatch.registry import registry
 from signal_dispatch.sender_threads import MARGIN_SECONDS

@@ -11,7 +11,8 @@ from django.db.models import Model
 from signal_dispatch import lookups, paths, remote_ids, sender
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.drafts import REMOTE_ID, draft_path, is_drafted_later, uses_remote_id
-from signal_dispatch.endpoints import Endpoint, endpoints
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.entries import Endpoint
 from signal_dispatch.events import Change, Event
 from signal_dispatch.models import Delivery, plain_key
 from signal_dispatch.plans import Plan, plan_of, redrafted

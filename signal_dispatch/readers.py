@@ -1,0 +1,156 @@
+"""Readers of settings' values: each returns the one form that the package works with.
+
+A reader raises ``TypeError`` or ``ValueError`` with what follows the setting's name in a sentence,
+and never repeats the value, which may be a secret.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_RATE = re.compile(r"([1-9][0-9]*)/([smh])")
+# What urlsplit drops in silence, and what two parsers of URLs read in two ways.
+_NEVER_IN_A_URL = re.compile(r"[\x00-\x20\x7f\\]")
+# RFC 9110, 5.6.2 and 5.5; http.client writes values in Latin-1.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[^\x00\r\n\u0100-\U0010ffff]*")
+
+
+def _one_of(*kinds: type, sentence: str) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        # VERIFY = "" is one mistake that must not pass: requests would verify nothing.
+        if not isinstance(value, kinds) or value == "":
+            raise TypeError(sentence)
+        return value
+
+    return read
+
+
+text = _one_of(str, sentence="must be a string, and not empty.")
+flag = _one_of(bool, sentence="must be True or False.")
+flag_or_text = _one_of(bool, str, sentence="must be True, False or the path of a file.")
+
+
+def texts(value: Any) -> dict[str, str]:
+    """Read a dict of strings."""
+    if not isinstance(value, Mapping):
+        raise TypeError("must be a dict of strings.")
+    for name, item in value.items():
+        if not isinstance(name, str) or not isinstance(item, str):
+            raise TypeError(f"must hold strings only, which {name!r} is not.")
+    return dict(value)
+
+
+def dotted_path(value: Any) -> str:
+    """Read the dotted path of something to import."""
+    if not all(part.isidentifier() for part in text(value).split(".")) or "." not in value:
+        raise ValueError('must be a dotted path such as "shop.api.make".')
+    return str(value)
+
+
+def text_or_pair(value: Any) -> str | tuple[str, str]:
+    """Read a string or a pair of strings."""
+    return pair(value) if isinstance(value, tuple | list) else text(value)
+
+
+def pair(value: Any) -> tuple[str, str]:
+    """Read two strings."""
+    if len(value) != 2 or not all(isinstance(item, str) for item in value):
+        raise TypeError("must be a pair of strings.")
+    return value[0], value[1]
+
+
+def arguments(value: Any) -> dict[str, Any] | None:
+    """Read a dict of keyword arguments, or ``None``."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise TypeError("must be a dict of arguments by name.")
+    return dict(value)
+
+
+def count(value: Any) -> int:
+    """Read a whole number from 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError("must be a whole number, at least 1.")
+    return value
+
+
+def seconds(value: Any) -> float:
+    """Read a finite number of seconds above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("must be a number of seconds.")
+    if not 0 < value < math.inf:
+        raise ValueError("must be more than 0 seconds, and finite.")
+    return float(value)
+
+
+def timeout(value: Any) -> tuple[float, float]:
+    """Read (connect, read) in seconds; one number stands for both."""
+    both = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(both) != 2:
+        raise ValueError("must be a pair of seconds: connect, read.")
+    return seconds(both[0]), seconds(both[1])
+
+
+def rate(value: Any) -> tuple[int, float] | None:
+    """Read "10/s" as (10, 1.0): so many in so many seconds."""
+    if value is None:
+        return None
+    found = _RATE.fullmatch(text(value))
+    if found is None:
+        raise ValueError('must be a number per "s", "m" or "h", such as "10/s".')
+    return int(found[1]), _SECONDS[found[2]]
+
+
+def url(value: Any) -> str:
+    """Read the address of an API: http or https, with a host, without user name and fragment."""
+    if _NEVER_IN_A_URL.search(text(value)):
+        raise ValueError("must not hold spaces, control characters or backslashes.")
+    try:
+        parts = urlsplit(value)
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ValueError('must be an http or https URL with a host, as "https://crm.example.com/".')
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a user name or password: put them into AUTH.")
+    if parts.fragment:
+        raise ValueError("must not have a fragment (#...): it is never sent.")
+    return str(value)
+
+
+def headers(value: Any) -> dict[str, str]:
+    """Read HTTP headers."""
+    for name, item in texts(value).items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"holds {name!r}, which can't be the name of a header.")
+        if not _HEADER_VALUE.fullmatch(item):
+            raise ValueError(f"holds a line break or a character beyond Latin-1 in {name!r}.")
+    return dict(value)
+
+
+def query(value: Any) -> tuple[tuple[str, str], ...]:
+    """Read the parameters of a query: a dict of strings, numbers or lists of them."""
+    if not isinstance(value, Mapping):
+        raise TypeError("must be a dict of parameters.")
+    pairs = []
+    for name, item in value.items():
+        items = item if isinstance(item, tuple | list) else [item]
+        if not isinstance(name, str) or not all(isinstance(i, str | int | float) for i in items):
+            raise TypeError(f"must hold strings and numbers only, which {name!r} is not.")
+        pairs += [(name, str(i)) for i in items]
+    return tuple(pairs)
+
+
+def auth(value: Any) -> tuple[str, str] | str:
+    """Read a pair of user and password, or the dotted path of a callable."""
+    if isinstance(value, str):
+        return dotted_path(value)
+    if not isinstance(value, tuple | list):
+        raise TypeError("must be a pair (user, password), or the dotted path of a callable.")
+    return pair(value)
