@@ -303,7 +303,7 @@ def test_old_leases_are_renewed_wherever_the_job_is(desk):
     done = Settlement(jobs[2].delivery, State.DELIVERED)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(desk.keeper, "_record", lambda: None)
-        desk.hand.settled.append(Settled(jobs[2], done))
+        desk.hand.settled.append(Settled(jobs[2], done, desk.now))
         desk.step()
 
     assert [round(seconds_left(j.delivery), -1) for j in (*jobs, young)] == [60, 60, 60, 0]
