@@ -96,7 +96,9 @@ def test_latest_wins_sends_the_last_state_and_records_what_it_replaced(receiver,
     make_orders(scaled(8, 100))
     remote = Remote(receiver, failing=0.15)
     savers = [["change", str(scaled(15, 20)), f"s{number}"] for number in range(SAVERS)]
+    # A kill between a mark and the release leaves its lane to the repair.
     settings = {"DECLARED": "latest", "LEASE_SECONDS": "3", "RETRY_SECONDS": "0.1"}
+    settings["REPAIR_SECONDS"] = "2"
     with Fleet(receiver.url, tmp_path, **settings) as fleet:
         fleet.storm([*savers, ["dispatch_worker"]], remote, scaled(3, 40))
 
