@@ -14,13 +14,14 @@ from signal_dispatch.exceptions import LeaseLost, SendError
 from signal_dispatch.models import Attempt, Delivery, State, storable
 from signal_dispatch.outcomes import Response, outcome_of_error
 from signal_dispatch.registry import registry
+from signal_dispatch.sessions import SessionCache
 from signal_dispatch.settling import Settlement
 
 
 def deliver(
     delivery: Delivery,
     using: str,
-    sessions: sender.SessionCache,
+    sessions: SessionCache,
     *,
     sender_name: str,
     raising: bool = False,
@@ -63,7 +64,7 @@ def _prepared(case: Case) -> Settlement | None:
         return Settlement(case.delivery, State.FAILED, error_class="build", reason=reason)
 
 
-def _call(case: Case, sessions: sender.SessionCache, sender_name: str) -> Settlement:
+def _call(case: Case, sessions: SessionCache, sender_name: str) -> Settlement:
     delivery = case.delivery
     attempt = Attempt(
         delivery=delivery,

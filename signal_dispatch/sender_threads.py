@@ -16,7 +16,7 @@ from signal_dispatch.exceptions import EndpointNotMocked, LeaseLost
 from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
 from signal_dispatch.models import State
 from signal_dispatch.queueing import Job
-from signal_dispatch.sender import SessionCache
+from signal_dispatch.sessions import SessionCache
 from signal_dispatch.settling import Settlement
 
 logger = logging.getLogger("signal_dispatch")

@@ -8,6 +8,7 @@ import pytest
 from signal_dispatch import ModelDispatch
 from signal_dispatch.backends import backends
 from signal_dispatch.registry import registry
+from signal_dispatch.sessions import SessionCache
 from tests.receiver import Receiver
 
 DispatchClass = type[ModelDispatch[Any]]
@@ -39,6 +40,14 @@ def as_in_production() -> Iterator[None]:
         backends.forget()
     finally:
         backends.live -= 1
+
+
+@pytest.fixture
+def sessions() -> Iterator[SessionCache]:
+    """Keep the sessions of a test's own calls."""
+    cache = SessionCache()
+    yield cache
+    cache.close()
 
 
 @pytest.fixture

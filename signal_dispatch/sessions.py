@@ -1,0 +1,60 @@
+"""The sessions of ``requests`` that calls are made with, as an endpoint's settings say."""
+
+import os
+from http.cookiejar import DefaultCookiePolicy
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from signal_dispatch.entries import Endpoint
+from signal_dispatch.outcomes import explain
+from signal_dispatch.wire import Adapter
+
+
+class SessionCache:
+    """The sessions of one thread, one for each endpoint, so that connections are kept alive."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[tuple[int, str], tuple[Endpoint, requests.Session]] = {}
+
+    def get(self, endpoint: Endpoint) -> requests.Session:
+        """Return its session, a new one after a change or a fork; raises ``SendError``."""
+        # Two processes that write to one connection would garble both their calls.
+        key = (os.getpid(), endpoint.alias)
+        if key in self._sessions:
+            known, session = self._sessions[key]
+            if known == endpoint:
+                return session
+            session.close()
+        try:
+            session = new_session(endpoint)
+        except Exception as error:  # noqa: BLE001 - a factory is anybody's code
+            raise explain(error, endpoint.host) from None
+        self._sessions[key] = (endpoint, session)
+        return session
+
+    def close(self) -> None:
+        """Close every connection; the cache may be used again."""
+        for _, session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+
+
+def new_session(endpoint: Endpoint) -> requests.Session:
+    """Make a session that follows the endpoint's settings: no environment, cookies, redirects.
+
+    A factory's own adapters stay; on them the deadline is judged between chunks only.
+    """
+    factory = endpoint.load("SESSION") if endpoint.session else requests.Session
+    session: requests.Session = factory()
+    session.trust_env = False
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    # Even where it follows no redirect, requests reads its whole body to prepare the next call.
+    session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]
+    session.verify = session.verify if endpoint.verify is True else endpoint.verify
+    session.cert = endpoint.cert or session.cert
+    session.proxies.update(endpoint.proxies)
+    for prefix, adapter in list(session.adapters.items()):
+        if type(adapter) is HTTPAdapter:
+            session.mount(prefix, Adapter(pool_connections=2, pool_maxsize=1))
+    return session

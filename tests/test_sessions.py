@@ -1,0 +1,106 @@
+import os
+
+import pytest
+import requests
+from requests.adapters import HTTPAdapter
+
+from signal_dispatch.entries import Endpoint
+from signal_dispatch.exceptions import SendError
+from signal_dispatch.sessions import new_session
+from tests.calling import call, elapsed_failure
+from tests.once import ONCE
+
+# The receiver is a real server.
+pytestmark = [ONCE, pytest.mark.signal_dispatch_network]
+
+
+def test_session_is_kept_for_equal_endpoints_and_made_anew_for_changed_ones(sessions):
+    first = sessions.get(Endpoint("crm", "https://crm.example.com/"))
+
+    assert sessions.get(Endpoint("crm", "https://crm.example.com/")) is first
+    assert sessions.get(Endpoint("crm", "https://crm.example.com/", verify=False)) is not first
+
+
+def test_session_is_made_anew_after_a_fork(sessions, monkeypatch):
+    endpoint = Endpoint("crm", "https://crm.example.com/")
+    first = sessions.get(endpoint)
+
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+
+    assert sessions.get(endpoint) is not first
+
+
+def test_closed_cache_can_be_used_again(receiver, sessions):
+    endpoint = Endpoint("crm", receiver.url)
+    call(endpoint, sessions)
+    sessions.close()
+
+    assert call(endpoint, sessions).status_code == 200
+    assert [request.connection for request in receiver.requests] == [1, 2]
+
+
+class OwnAdapter(HTTPAdapter):
+    pass
+
+
+def make_session():
+    session = requests.Session()
+    session.headers["X-Factory"] = "yes"
+    session.mount("https://", OwnAdapter())
+    return session
+
+
+def test_factory_makes_the_session_and_keeps_its_adapters(receiver, sessions):
+    endpoint = Endpoint("crm", receiver.url, session="tests.test_sessions.make_session")
+
+    call(endpoint, sessions)
+
+    assert receiver.requests[0].headers["X-Factory"] == "yes"
+    assert isinstance(sessions.get(endpoint).get_adapter("https://x.example/"), OwnAdapter)
+
+
+def make_session_with_an_adapter():
+    session = requests.Session()
+    session.mount("http://", OwnAdapter())
+    return session
+
+
+def test_deadline_holds_between_chunks_on_an_adapter_of_the_factory(receiver, sessions):
+    receiver.script = lambda request: (200, {}, receiver.drip(b"x" * 1000, 0.02))
+    factory = "tests.test_sessions.make_session_with_an_adapter"
+    endpoint = Endpoint("crm", receiver.url, timeout=(1, 1), deadline=0.3, session=factory)
+
+    error, seconds = elapsed_failure(endpoint, sessions)
+
+    assert error.error_class == "timeout"
+    assert 0.3 <= seconds < 2
+
+
+def test_factory_that_fails_is_told(sessions):
+    endpoint = Endpoint("crm", "https://crm.example.com/", session="tests.nowhere.make")
+
+    with pytest.raises(SendError, match=r'\["SESSION"\] can\'t be imported'):
+        sessions.get(endpoint)
+
+
+def test_session_follows_the_endpoint():
+    with new_session(
+        Endpoint(
+            "crm",
+            "https://crm.example.com/",
+            verify="/ca.pem",
+            cert=("/c.pem", "/k.pem"),
+            proxies={"https": "http://proxy.example:3128"},
+        )
+    ) as session:
+        assert session.verify == "/ca.pem"
+        assert session.cert == ("/c.pem", "/k.pem")
+        assert session.proxies == {"https": "http://proxy.example:3128"}
+        assert session.trust_env is False
+
+
+def test_session_in_a_users_own_hands_has_no_deadline(receiver, sessions):
+    session = sessions.get(Endpoint("crm", receiver.url, deadline=0.001))
+
+    assert session.post(receiver.url, data=b"x", timeout=5).status_code == 200
+    assert session.post(receiver.url, data=b"x").status_code == 200
