@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from http import HTTPStatus
+from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisconnected
 from typing import Any, Self
 
 import requests
@@ -25,18 +26,29 @@ _TRY_AGAIN = frozenset({408, 425, 429})
 
 _SHOWN_CHARACTERS = 60
 
-_UNKNOWN_NAME = "The name of {host} could not be resolved."
+_UNKNOWN_NAME = "The name of {host} could not be resolved: {detail}."
 _UNSAFE = "No secure connection to {host}: {detail}."
 _NO_PROXY = "The proxy on the way to {host} could not be used: {detail}."
 _UNREACHED = "{host} could not be reached: {detail}."
 _LATE = "{host} did not answer in time."
 _BROKEN = "{host} broke off, or did not speak HTTP: {detail}."
 
+# For errors that bring no words of their own which may be shown; the first line that fits decides.
+_WORDS: tuple[tuple[type[BaseException], str], ...] = (
+    (TimeoutError, "no answer in time"),
+    (RemoteDisconnected, "the connection was closed without an answer"),
+    (errors.InvalidHeader, "the answer tells its length in two ways"),
+    (errors.InvalidChunkLength, "the length of a chunk is missing"),
+    (IncompleteRead, "the answer ends too early"),
+    (BadStatusLine, "the answer begins with no status"),
+    (HTTPException, "the answer can't be read"),
+)
+
 # The first line that fits decides: urllib3 counts a refused connection among its timeouts.
 _FAILURES: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
+    ((errors.ProxyError, requests.exceptions.ProxyError), "connect", _NO_PROXY),
     ((errors.NameResolutionError, socket.gaierror), "dns", _UNKNOWN_NAME),
     ((ssl.SSLError, errors.SSLError, requests.exceptions.SSLError), "tls", _UNSAFE),
-    ((errors.ProxyError, requests.exceptions.ProxyError), "connect", _NO_PROXY),
     ((errors.NewConnectionError, ConnectionRefusedError), "connect", _UNREACHED),
     ((TimeoutError, errors.TimeoutError, requests.Timeout), "timeout", _LATE),
     ((ConnectionResetError, BrokenPipeError, errors.ProtocolError), "protocol", _BROKEN),
@@ -212,11 +224,14 @@ def explain(error: Exception, host: str) -> SendError:
     """Say in one sentence, without secrets, why a call brought no answer.
 
     Of the error's own words only those of the operating system and of OpenSSL are repeated: all
-    others may hold the URL or a header.
+    others may hold the URL or a header. A ``SendError`` of ours, wrapped by others or not, stays.
     """
     if isinstance(error, InvalidSettings):
         return SendError("protocol", str(error))
     chain = list(causes(error))
+    for cause in chain:
+        if isinstance(cause, SendError):
+            return cause
     for kinds, error_class, sentence in _FAILURES:
         if any(isinstance(cause, kinds) for cause in chain):
             return SendError(error_class, sentence.format(host=host, detail=_detail(chain)))
@@ -242,6 +257,9 @@ def _detail(chain: list[BaseException]) -> str:
             return next(filter(None, words), "TLS failed")
         if isinstance(cause, OSError) and cause.errno and cause.strerror:
             return cause.strerror
+        for kind, said in _WORDS:
+            if isinstance(cause, kind):
+                return said
     return type(chain[-1]).__name__
 
 

@@ -10,16 +10,18 @@ from requests.structures import CaseInsensitiveDict
 from urllib3.util import Timeout
 
 import signal_dispatch
-from signal_dispatch import wire
+from signal_dispatch import decoding
+from signal_dispatch.deadlines import deadline, seconds_left
 from signal_dispatch.entries import Endpoint
 from signal_dispatch.exceptions import EndpointNotMocked
 from signal_dispatch.outcomes import Response, causes, explain
+from signal_dispatch.wire import StaleConnection
 
 #: Asked before each call: under test it turns the session away from the network, or raises
 #: ``EndpointNotMocked``.
 network_guard: Callable[[Endpoint, requests.Session], None] | None = None
 
-_CHUNK_BYTES = 8 * 1024  # small: an old urllib3 inflates a whole chunk at once, a thousandfold
+_CHUNK_BYTES = 8 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,11 @@ def build_call(
 
 
 def send(call: Call, endpoint: Endpoint, session: requests.Session) -> Response:
-    """Make the call within ``DEADLINE``, the look-up of the name apart; raises ``SendError``."""
+    """Make the call within ``DEADLINE``; raises ``SendError`` where no answer came."""
     if network_guard is not None:
         network_guard(endpoint, session)
     try:
-        with wire.deadline(endpoint.deadline):
+        with deadline(endpoint.deadline):
             return _send_again_if_stale(call, endpoint, session)
     except EndpointNotMocked:
         raise
@@ -66,7 +68,7 @@ def _send_again_if_stale(call: Call, endpoint: Endpoint, session: requests.Sessi
     try:
         return _exchange(call, endpoint, session)
     except requests.ConnectionError as error:
-        if not any(isinstance(cause, wire.StaleConnection) for cause in causes(error)):
+        if not any(isinstance(cause, StaleConnection) for cause in causes(error)):
             raise
     return _exchange(call, endpoint, session)
 
@@ -75,7 +77,7 @@ def _exchange(call: Call, endpoint: Endpoint, session: requests.Session) -> Resp
     request = requests.Request(call.method, call.url, dict(call.headers), data=call.body or None)
     request.auth = endpoint.get_auth()
     prepared = session.prepare_request(request)
-    timeout: Any = Timeout(wire.seconds_left(), *endpoint.timeout)
+    timeout: Any = Timeout(seconds_left(), *endpoint.timeout)
     # Left unread, a body closes its connection when the block ends: it is never drained.
     with session.send(prepared, stream=True, allow_redirects=False, timeout=timeout) as answer:
         return _read(answer, endpoint.max_response_bytes)
@@ -83,9 +85,11 @@ def _exchange(call: Call, endpoint: Endpoint, session: requests.Session) -> Resp
 
 def _read(answer: requests.Response, limit: int) -> Response:
     content = bytearray()
-    for chunk in answer.iter_content(_CHUNK_BYTES):
-        content += chunk
+    # Decoded here: depending on its version, urllib3 inflates a bomb before it hands anything out.
+    chunks = answer.raw.stream(_CHUNK_BYTES, decode_content=False)
+    for piece in decoding.decoded(chunks, answer.headers.get("Content-Encoding", "")):
+        content += piece
         if len(content) > limit:
             break
-        wire.seconds_left()
+        seconds_left()
     return Response.from_answer(answer, bytes(content[:limit]), truncated=len(content) > limit)

@@ -4,8 +4,10 @@ import os
 from http.cookiejar import DefaultCookiePolicy
 
 import requests
+from requests import utils
 from requests.adapters import HTTPAdapter
 
+from signal_dispatch import decoding
 from signal_dispatch.entries import Endpoint
 from signal_dispatch.outcomes import explain
 from signal_dispatch.wire import Adapter
@@ -48,6 +50,9 @@ def new_session(endpoint: Endpoint) -> requests.Session:
     factory = endpoint.load("SESSION") if endpoint.session else requests.Session
     session: requests.Session = factory()
     session.trust_env = False
+    if session.headers.get("Accept-Encoding") == utils.DEFAULT_ACCEPT_ENCODING:
+        # That of requests asks for all that happens to be installed, Brotli for one.
+        session.headers["Accept-Encoding"] = decoding.ACCEPTED
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     # Even where it follows no redirect, requests reads its whole body to prepare the next call.
     session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]

@@ -1,91 +1,102 @@
 """Connections that keep to a deadline, whatever the other end does."""
 
-import io
+import logging
 import math
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from http.client import HTTPResponse, RemoteDisconnected
+import re
+import socket
+import sys
+from http.client import RemoteDisconnected
 from typing import Any
 
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from signal_dispatch import crashpoints
-
-# When the call that this thread makes must be over, on the monotonic clock.
-_must_end: ContextVar[float] = ContextVar("signal_dispatch_must_end", default=math.inf)
-
-
-@contextmanager
-def deadline(seconds: float) -> Iterator[None]:
-    """Let the calls that this thread makes within the block be over in so many seconds."""
-    token = _must_end.set(time.monotonic() + seconds)
-    try:
-        yield
-    finally:
-        _must_end.reset(token)
+from signal_dispatch.deadlines import has_deadline, seconds_left
+from signal_dispatch.exceptions import SendError
+from signal_dispatch.reading import BoundedResponse
+from signal_dispatch.resolving import Address, resolve
 
 
-def seconds_left(longest: float = math.inf) -> float:
-    """Return the seconds until the deadline, ``longest`` at most; raises ``TimeoutError``."""
-    left = min(_must_end.get() - time.monotonic(), longest)
-    if left <= 0:
-        raise TimeoutError("the deadline is over")
-    return left
+def _is_not_ours(record: logging.LogRecord) -> bool:
+    return not has_deadline()
+
+
+# urllib3 writes the URL of each request to its log, on the level DEBUG. Ours may be a secret.
+logging.getLogger("urllib3.connectionpool").addFilter(_is_not_ours)
 
 
 class StaleConnection(RemoteDisconnected):
     """A connection kept from an earlier call was closed before a byte of an answer came."""
 
 
-class _TimedReader(io.RawIOBase):
-    """Read from a socket, each time for no longer than the call has left."""
-
-    def __init__(self, connection: Any, raw: io.RawIOBase) -> None:
-        self._connection, self._raw = connection, raw
-        self._longest = connection.gettimeout() or math.inf
-        self._silent = True
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        if _must_end.get() < math.inf:
-            self._connection.settimeout(seconds_left(self._longest))
-        try:
-            got = self._raw.readinto(buffer)
-        except ConnectionResetError as error:
-            if self._silent:
-                raise RemoteDisconnected(str(error)) from error
-            raise
-        self._silent = False
-        return got
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _TimedResponse(HTTPResponse):
-    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        # A timeout of the socket is for one read: a byte now and then would keep it content.
-        self.fp = io.BufferedReader(_TimedReader(sock, self.fp.detach()))
-
-
 class _Connection(HTTPConnection):
-    response_class = _TimedResponse
+    response_class = BoundedResponse
     _answered = False
 
     def connect(self) -> None:
         self._answered = False
         super().connect()
 
+    def _new_conn(self) -> socket.socket:
+        # urllib3's one hook for where a connection's socket comes from, and underscored. Its own
+        # resolves names without any limit of time. tests/test_wire.py notices when it is gone.
+        try:
+            # With the dot at its end, if there is one: it keeps the system's search list out.
+            made = self._connected(resolve(self._dns_host, self.port, seconds_left()))
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, "no connection in time") from error
+        except OSError as error:
+            raise NewConnectionError(self, "no connection") from error
+        sys.audit("http.client.connect", self, self.host, self.port)
+        return made
+
+    def _connected(self, addresses: list[Address]) -> socket.socket:
+        """Connect to the first address that takes it; none uses up the time of the others."""
+        try:
+            return self._connected_to(addresses[0], seconds_left() / len(addresses))
+        except OSError:
+            if len(addresses) == 1:
+                raise
+        return self._connected(addresses[1:])
+
+    def _connected_to(self, address: Address, seconds: float) -> socket.socket:
+        family, sockaddr = address
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            for option in self.socket_options or ():
+                sock.setsockopt(*option)
+            self._limit(sock, seconds)
+            sock.connect(sockaddr)
+            self._limit(sock)  # for what follows, which may be the handshake of TLS
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _limit(self, sock: Any, longest: float = math.inf) -> None:
+        """Let the next step of making a connection take no longer than there is time for it."""
+        seconds = seconds_left(min(longest, self.timeout or math.inf))
+        sock.settimeout(None if seconds == math.inf else seconds)
+
+    def _tunnel(self) -> None:
+        # http.client's, and underscored: it asks a proxy for the way to the host. A proxy that
+        # drips would use up the time of the handshake that follows. tests/test_wire.py notices
+        # when it is called no more.
+        host = self._tunnel_host  # forgotten when the connection is closed
+        try:
+            super()._tunnel()
+        except OSError as error:
+            refusal = _refused_tunnel(error, host)
+            if refusal is None:
+                raise
+            raise refusal from error
+        self._limit(self.sock)
+
     def send(self, data: Any) -> None:
-        if self.sock is not None and _must_end.get() < math.inf:
+        if self.sock is not None and has_deadline():
             # Otherwise a large body would have to leave within the timeout for connecting.
             self.sock.settimeout(seconds_left())
         super().send(data)
@@ -100,6 +111,14 @@ class _Connection(HTTPConnection):
             raise
         self._answered = True
         return response
+
+
+def _refused_tunnel(error: OSError, host: Any) -> SendError | None:
+    """Read the proxy's status from the words of http.client, the one place where it stands."""
+    status = re.search(r"failed: (\d{3})\b", str(error)) if type(error) is OSError else None
+    if status is None:
+        return None
+    return SendError("connect", f"The proxy on the way to {host} answered {status[1]}.")
 
 
 class _TLSConnection(_Connection, HTTPSConnection):

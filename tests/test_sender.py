@@ -339,7 +339,9 @@ def test_unknown_name_is_told(sessions, monkeypatch):
     error = failure(Endpoint("crm", "http://crm.invalid/s3cret"), sessions)
 
     assert error.error_class == "dns"
-    assert str(error) == "The name of crm.invalid could not be resolved."
+    assert str(error) == (
+        "The name of crm.invalid could not be resolved: Name or service not known."
+    )
 
 
 def test_tls_with_a_server_that_speaks_none_is_told(receiver, sessions):

@@ -99,6 +99,28 @@ def test_session_follows_the_endpoint():
         assert session.trust_env is False
 
 
+def test_only_what_can_be_decoded_within_bounds_is_asked_for(receiver, sessions, monkeypatch):
+    monkeypatch.setattr(requests.utils, "DEFAULT_ACCEPT_ENCODING", "gzip, deflate, br, zstd")
+
+    call(Endpoint("crm", receiver.url), sessions)
+
+    assert receiver.requests[0].headers["Accept-Encoding"] == "gzip, deflate"
+
+
+def make_session_for_plain_answers():
+    session = requests.Session()
+    session.headers["Accept-Encoding"] = "identity"
+    return session
+
+
+def test_factory_may_ask_for_another_encoding(receiver, sessions):
+    factory = "tests.test_sessions.make_session_for_plain_answers"
+
+    call(Endpoint("crm", receiver.url, session=factory), sessions)
+
+    assert receiver.requests[0].headers["Accept-Encoding"] == "identity"
+
+
 def test_session_in_a_users_own_hands_has_no_deadline(receiver, sessions):
     session = sessions.get(Endpoint("crm", receiver.url, deadline=0.001))
 
