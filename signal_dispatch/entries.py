@@ -24,7 +24,6 @@ NOT_YET: Final[Mapping[str, Any]] = {
     "SECRETS": (),
     "SEND_LIMIT": 300.0,
     "RESOLVER": "",
-    "ALLOW_PRIVATE_ADDRESSES": True,
 }
 
 
@@ -62,6 +61,8 @@ class Endpoint:
     session: str = ""
     max_response_bytes: int = 64 * 1024
     allow_private_addresses: bool = True
+    ports: tuple[int, ...] = (80, 443)
+    redact: tuple[str, ...] = ()
     enabled: bool = True
     backend: str = "default"
     resolver: str = ""
@@ -169,6 +170,8 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "SESSION": readers.dotted_path,
     "MAX_RESPONSE_BYTES": readers.count,
     "ALLOW_PRIVATE_ADDRESSES": readers.flag,
+    "PORTS": readers.ports,
+    "REDACT": readers.names,
     "ENABLED": readers.flag,
     "BACKEND": readers.text,
     "RESOLVER": readers.dotted_path,

@@ -18,6 +18,7 @@ from requests.structures import CaseInsensitiveDict
 from requests.utils import get_encoding_from_headers
 from urllib3 import exceptions as errors
 
+from signal_dispatch import redacting
 from signal_dispatch.exceptions import InvalidSettings, SendError
 from signal_dispatch.retries import parse_retry_after
 
@@ -56,30 +57,42 @@ _FAILURES: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Response:
     """What the remote answered, with the names of ``requests.Response``.
 
     ``content`` is the decoded body, cut at the endpoint's ``MAX_RESPONSE_BYTES`` where
-    ``truncated`` says so. Like its model it is judged by ``ok``; unlike it, it is always true.
+    ``truncated`` says so. ``redact`` are the names that messages about it keep to themselves. Like
+    its model it is judged by ``ok``; unlike it, it is always true.
     """
 
     status_code: int
     headers: Mapping[str, str] = field(default_factory=dict)
     content: bytes = b""
-    # The URL and the query may be the endpoint's secret, so they are not shown.
-    url: str = field(default="", repr=False)
+    url: str = ""
     reason: str = ""
     encoding: str | None = None
     elapsed: timedelta = timedelta()
     truncated: bool = False
+    redact: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.headers, CaseInsensitiveDict):
             object.__setattr__(self, "headers", CaseInsensitiveDict(self.headers))
 
+    def __repr__(self) -> str:
+        # Everything else may be, or hold, a secret: the URL, cookies, tokens that were given out.
+        return f"<Response [{self.status_code}], {len(self.content)} bytes>"
+
     @classmethod
-    def from_answer(cls, answer: requests.Response, content: bytes, *, truncated: bool) -> Self:
+    def from_answer(
+        cls,
+        answer: requests.Response,
+        content: bytes,
+        *,
+        truncated: bool,
+        redact: tuple[str, ...] = (),
+    ) -> Self:
         """Freeze what ``requests`` brought; ``content`` is what was read of its body."""
         return cls(
             status_code=answer.status_code,
@@ -90,6 +103,7 @@ class Response:
             encoding=answer.encoding,
             elapsed=answer.elapsed,
             truncated=truncated,
+            redact=redact,
         )
 
     @classmethod
@@ -136,12 +150,13 @@ class Response:
             return json.loads(self.content, **kwargs)
         except (ValueError, RecursionError) as error:
             position = getattr(error, "pos", 0)
-            raise JSONDecodeError(self._not_json(), self.text, position) from error
+            text = redacting.shown(self.text, self.redact)
+            raise JSONDecodeError(self._not_json(), text, position) from error
 
     def _not_json(self) -> str:
         kind = self.headers.get("Content-Type", "no content type")
         cut = f", cut at {len(self.content)} bytes" if self.truncated else ""
-        start = self.text[:_SHOWN_CHARACTERS]
+        start = redacting.shown(self.text, self.redact)[:_SHOWN_CHARACTERS]
         return f"The answer ({self.status_code}, {kind}{cut}) is not JSON; it begins {start!r}"
 
 

@@ -80,11 +80,11 @@ def _exchange(call: Call, endpoint: Endpoint, session: requests.Session) -> Resp
     timeout: Any = Timeout(seconds_left(), *endpoint.timeout)
     # Left unread, a body closes its connection when the block ends: it is never drained.
     with session.send(prepared, stream=True, allow_redirects=False, timeout=timeout) as answer:
-        return _read(answer, endpoint.max_response_bytes)
+        return _read(answer, endpoint)
 
 
-def _read(answer: requests.Response, limit: int) -> Response:
-    content = bytearray()
+def _read(answer: requests.Response, endpoint: Endpoint) -> Response:
+    content, limit = bytearray(), endpoint.max_response_bytes
     # Decoded here: depending on its version, urllib3 inflates a bomb before it hands anything out.
     chunks = answer.raw.stream(_CHUNK_BYTES, decode_content=False)
     for piece in decoding.decoded(chunks, answer.headers.get("Content-Encoding", "")):
@@ -92,4 +92,6 @@ def _read(answer: requests.Response, limit: int) -> Response:
         if len(content) > limit:
             break
         seconds_left()
-    return Response.from_answer(answer, bytes(content[:limit]), truncated=len(content) > limit)
+    return Response.from_answer(
+        answer, bytes(content[:limit]), truncated=len(content) > limit, redact=endpoint.redact
+    )

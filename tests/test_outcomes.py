@@ -97,8 +97,20 @@ def test_response_of_an_error_is_not_ok_and_yet_true():
     assert bool(Response(500)) is True
 
 
-def test_response_hides_its_url():
-    assert "s3cret" not in repr(Response(200, url="https://hooks.example.com/s3cret"))
+def test_response_shows_neither_its_url_nor_what_it_brought():
+    response = Response(
+        200, {"Set-Cookie": "s3cret"}, b"s3cret", url="https://hooks.example.com/s3cret"
+    )
+
+    assert repr(response) == "<Response [200], 6 bytes>"
+
+
+def test_message_of_a_body_that_is_not_json_keeps_the_names_of_redact_to_itself():
+    response = Response(200, content=b"access_token=s3cret", redact=("access_token",))
+
+    with pytest.raises(requests.JSONDecodeError, match="it begins '.redacted.'") as caught:
+        response.json()
+    assert "s3cret" not in caught.value.doc
 
 
 def test_json_passes_its_arguments_on():
