@@ -107,12 +107,16 @@ class Endpoint:
         auth: AuthBase = self.load("AUTH")()
         return auth
 
+    def problem(self, key: str, sentence: str) -> EndpointProblem:
+        """Return what is wrong with one of its keys, as a sentence that begins with its path."""
+        return EndpointProblem(_path(self.alias, key), sentence)
+
     def load(self, key: str) -> Callable[[], Any]:
         """Import the callable that a key names; raises ``InvalidEndpoint``."""
         try:
             loaded: Callable[[], Any] = import_string(getattr(self, key.lower()))
         except ImportError as error:
-            raise EndpointProblem(_path(self.alias, key), f"can't be imported: {error}") from error
+            raise self.problem(key, f"can't be imported: {error}") from error
         return loaded
 
 

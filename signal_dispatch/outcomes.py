@@ -231,8 +231,9 @@ def outcome_of(response: Response, now: datetime) -> Outcome:
 
 
 def outcome_of_error(error: SendError) -> Outcome:
-    """Judge a call that brought no answer: it is tried again."""
-    return Outcome(OutcomeKind.RETRY, None, str(error), error.error_class)
+    """Judge a call that brought no answer: it is tried again, unless that would change nothing."""
+    kind = OutcomeKind.REJECTED if error.for_good else OutcomeKind.RETRY
+    return Outcome(kind, None, str(error), error.error_class)
 
 
 def explain(error: Exception, host: str) -> SendError:

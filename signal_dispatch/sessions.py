@@ -10,7 +10,12 @@ from requests.adapters import HTTPAdapter
 from signal_dispatch import decoding
 from signal_dispatch.entries import Endpoint
 from signal_dispatch.outcomes import explain
-from signal_dispatch.wire import Adapter
+from signal_dispatch.wire import Adapter, GuardedAdapter
+
+_OWN_ADAPTERS = (
+    "makes a session with adapters of its own. ALLOW_PRIVATE_ADDRESSES is False, and whom they "
+    "connect to can't be seen from here: it must be a new session with the adapters of requests."
+)
 
 
 class SessionCache:
@@ -45,7 +50,8 @@ class SessionCache:
 def new_session(endpoint: Endpoint) -> requests.Session:
     """Make a session that follows the endpoint's settings: no environment, cookies, redirects.
 
-    A factory's own adapters stay; on them the deadline is judged between chunks only.
+    A factory's own adapters stay; on them the deadline is judged between chunks only. The guard of
+    addresses knows nothing of them either: where it is on, they are refused (``InvalidEndpoint``).
     """
     factory = endpoint.load("SESSION") if endpoint.session else requests.Session
     session: requests.Session = factory()
@@ -61,5 +67,13 @@ def new_session(endpoint: Endpoint) -> requests.Session:
     session.proxies.update(endpoint.proxies)
     for prefix, adapter in list(session.adapters.items()):
         if type(adapter) is HTTPAdapter:
-            session.mount(prefix, Adapter(pool_connections=2, pool_maxsize=1))
+            session.mount(prefix, _adapter_for(endpoint))
+        elif not endpoint.allow_private_addresses:
+            raise endpoint.problem("SESSION", _OWN_ADAPTERS)
     return session
+
+
+def _adapter_for(endpoint: Endpoint) -> Adapter:
+    if endpoint.allow_private_addresses:
+        return Adapter(pool_connections=2, pool_maxsize=1)
+    return GuardedAdapter(endpoint.ports, pool_connections=2, pool_maxsize=1)

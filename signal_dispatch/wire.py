@@ -5,8 +5,10 @@ import math
 import re
 import socket
 import sys
+from collections.abc import Collection, Mapping
 from http.client import RemoteDisconnected
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
@@ -14,10 +16,16 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from signal_dispatch import crashpoints
+from signal_dispatch.addresses import is_public
 from signal_dispatch.deadlines import has_deadline, seconds_left
 from signal_dispatch.exceptions import SendError
 from signal_dispatch.reading import BoundedResponse
-from signal_dispatch.resolving import Address, resolve
+from signal_dispatch.resolving import Address, literal, resolve
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_NOT_PUBLIC: Final = (
+    "{} leads to an address that is not public, and ALLOW_PRIVATE_ADDRESSES is False."
+)
 
 
 def _is_not_ours(record: logging.LogRecord) -> bool:
@@ -44,14 +52,17 @@ class _Connection(HTTPConnection):
         # urllib3's one hook for where a connection's socket comes from, and underscored. Its own
         # resolves names without any limit of time. tests/test_wire.py notices when it is gone.
         try:
-            # With the dot at its end, if there is one: it keeps the system's search list out.
-            made = self._connected(resolve(self._dns_host, self.port, seconds_left()))
+            made = self._connected(self._addresses())
         except TimeoutError as error:
             raise ConnectTimeoutError(self, "no connection in time") from error
         except OSError as error:
             raise NewConnectionError(self, "no connection") from error
         sys.audit("http.client.connect", self, self.host, self.port)
         return made
+
+    def _addresses(self) -> list[Address]:
+        # With the dot at its end, if there is one: it keeps the system's search list out.
+        return resolve(self._dns_host, self.port, seconds_left())
 
     def _connected(self, addresses: list[Address]) -> socket.socket:
         """Connect to the first address that takes it; none uses up the time of the others."""
@@ -125,6 +136,25 @@ class _TLSConnection(_Connection, HTTPSConnection):
     pass
 
 
+class _Guard(_Connection):
+    """Connect to public addresses only: to those that were looked at, for nothing asks again."""
+
+    def _addresses(self) -> list[Address]:
+        addresses = super()._addresses()
+        # A proxy is of the operator's own choice, and it is the proxy that resolves the host.
+        if self.proxy is None and not all(is_public(sockaddr[0]) for _, sockaddr in addresses):
+            raise SendError("address", _NOT_PUBLIC.format(self.host))
+        return addresses
+
+
+class _GuardedConnection(_Guard, _Connection):
+    pass
+
+
+class _GuardedTLSConnection(_Guard, _TLSConnection):
+    pass
+
+
 class _Pool(HTTPConnectionPool):
     ConnectionCls = _Connection
 
@@ -133,16 +163,47 @@ class _TLSPool(HTTPSConnectionPool):
     ConnectionCls = _TLSConnection
 
 
+class _GuardedPool(HTTPConnectionPool):
+    ConnectionCls = _GuardedConnection
+
+
+class _GuardedTLSPool(HTTPSConnectionPool):
+    ConnectionCls = _GuardedTLSConnection
+
+
 class Adapter(HTTPAdapter):
     """Make connections that keep to the deadline; for http and https, and through proxies."""
 
-    _pools = {"http": _Pool, "https": _TLSPool}
+    _pools: Mapping[str, Any] = {"http": _Pool, "https": _TLSPool}
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Let connections be ours."""
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        """Let connections through a proxy be ours, except for SOCKS, which has its own kind."""
         manager = super().proxy_manager_for(proxy, **kwargs)
-        manager.pool_classes_by_scheme = self._pools
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = self._pools
         return manager
+
+
+class GuardedAdapter(Adapter):
+    """Make connections to public addresses only, and on some ports only."""
+
+    _pools: Mapping[str, Any] = {"http": _GuardedPool, "https": _GuardedTLSPool}
+
+    def __init__(self, ports: Collection[int], **kwargs: Any) -> None:
+        self._ports = ports
+        super().__init__(**kwargs)
+
+    def send(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """Refuse what no look-up of a name could make good; raises ``SendError``."""
+        parts = urlsplit(request.url)
+        host, port = parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme]
+        if port not in self._ports:
+            raise SendError("address", f"Port {port} of {host} is not in PORTS.", for_good=True)
+        if not all(is_public(sockaddr[0]) for _, sockaddr in literal(host, port)):
+            raise SendError("address", _NOT_PUBLIC.format(host), for_good=True)
+        return super().send(request, *args, **kwargs)

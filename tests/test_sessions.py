@@ -1,4 +1,5 @@
 import os
+from types import SimpleNamespace
 
 import pytest
 import requests
@@ -74,6 +75,39 @@ def test_deadline_holds_between_chunks_on_an_adapter_of_the_factory(receiver, se
 
     assert error.error_class == "timeout"
     assert 0.3 <= seconds < 2
+
+
+@pytest.mark.parametrize("factory", ["make_session", "make_session_with_an_adapter"])
+def test_adapters_of_the_factory_can_not_be_guarded(receiver, sessions, factory):
+    endpoint = Endpoint(
+        "crm",
+        receiver.url,
+        session=f"tests.test_sessions.{factory}",
+        allow_private_addresses=False,
+    )
+
+    with pytest.raises(SendError, match=r'\["crm"\]\["SESSION"\] makes a session with adapters'):
+        sessions.get(endpoint)
+
+
+def test_one_session_for_guarded_and_other_endpoints_is_refused(monkeypatch, sessions):
+    shared = requests.Session()
+    monkeypatch.setattr("tests.test_sessions.make_session", lambda: shared)
+    values = {"url": "http://127.0.0.1/", "session": "tests.test_sessions.make_session"}
+    sessions.get(Endpoint("crm", **values))
+
+    with pytest.raises(SendError, match="it must be a new session"):
+        sessions.get(Endpoint("erp", **values, allow_private_addresses=False))
+
+
+def test_socks_has_connections_of_its_own_kind(monkeypatch):
+    made = SimpleNamespace(pool_classes_by_scheme="its own")
+    monkeypatch.setattr("requests.adapters.SOCKSProxyManager", lambda *args, **kwargs: made)
+    session = new_session(Endpoint("crm", "https://crm.example.com/"))
+
+    manager = session.get_adapter("https://x.example/").proxy_manager_for("socks5h://127.0.0.1:1")
+
+    assert manager.pool_classes_by_scheme == "its own"
 
 
 def test_factory_that_fails_is_told(sessions):
