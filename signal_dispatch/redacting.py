@@ -24,6 +24,11 @@ def is_confidential(name: str) -> bool:
     return _CONFIDENTIAL.search(_folded(name)) is not None
 
 
+def is_named(name: str, names: Iterable[str]) -> bool:
+    """Say whether a name is one of ``names``, however they are written."""
+    return _folded(name) in map(_folded, names)
+
+
 def kept_headers(
     headers: Mapping[str, str],
     names: Iterable[str],
