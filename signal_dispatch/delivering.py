@@ -1,26 +1,29 @@
 """Make one attempt of a delivery: prepare, call, hand its answer on."""
 
 from time import monotonic
+from urllib.parse import urlsplit
 
 from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
-from signal_dispatch import crashpoints, preparing, sender, settling
+from signal_dispatch import crashpoints, preparing, redacting, sender, settling
 from signal_dispatch.answers import judge
 from signal_dispatch.concluding import Case, concluded, failed
 from signal_dispatch.drafts import sentence_of
 from signal_dispatch.endpoints import endpoints
+from signal_dispatch.entries import Endpoint
 from signal_dispatch.exceptions import LeaseLost, SendError
 from signal_dispatch.models import Attempt, Delivery, State, storable
 from signal_dispatch.outcomes import Response, outcome_of_error
 from signal_dispatch.registry import registry
+from signal_dispatch.sessions import SessionCache
 from signal_dispatch.settling import Settlement
 
 
 def deliver(
     delivery: Delivery,
     using: str,
-    sessions: sender.SessionCache,
+    sessions: SessionCache,
     *,
     sender_name: str,
     raising: bool = False,
@@ -63,7 +66,7 @@ def _prepared(case: Case) -> Settlement | None:
         return Settlement(case.delivery, State.FAILED, error_class="build", reason=reason)
 
 
-def _call(case: Case, sessions: sender.SessionCache, sender_name: str) -> Settlement:
+def _call(case: Case, sessions: SessionCache, sender_name: str) -> Settlement:
     delivery = case.delivery
     attempt = Attempt(
         delivery=delivery,
@@ -79,11 +82,23 @@ def _call(case: Case, sessions: sender.SessionCache, sender_name: str) -> Settle
         return concluded(case, outcome_of_error(error), attempt)
     crashpoints.reached("after_answer")
     attempt.duration_ms = _milliseconds_since(began)
-    attempt.status_code = response.status_code
-    attempt.response_headers = {k: storable(v) for k, v in response.headers.items()}
-    attempt.response_body = response.content
-    attempt.truncated = response.truncated
+    _keep(attempt, response, case.endpoint)
     return judge(case, response, attempt)
+
+
+def _keep(attempt: Attempt, response: Response, endpoint: Endpoint) -> None:
+    """Let the attempt hold the answer as it may be stored; hooks are given it as it came."""
+    headers = redacting.kept_headers(
+        response.headers,
+        endpoint.redact,
+        parameters=[name for name, _value in endpoint.query],
+        # Where it leads elsewhere, nobody needs the rest of its URL; a Slack hook's is the secret.
+        path=urlsplit(endpoint.url).path if 300 <= response.status_code < 400 else "",
+    )
+    attempt.status_code = response.status_code
+    attempt.response_headers = {name: storable(value) for name, value in headers.items()}
+    attempt.response_body = redacting.kept_content(response.content, endpoint.redact)
+    attempt.truncated = response.truncated
 
 
 def call_for(delivery: Delivery) -> sender.Call:

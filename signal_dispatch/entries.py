@@ -24,7 +24,6 @@ NOT_YET: Final[Mapping[str, Any]] = {
     "SECRETS": (),
     "SEND_LIMIT": 300.0,
     "RESOLVER": "",
-    "ALLOW_PRIVATE_ADDRESSES": True,
 }
 
 
@@ -62,6 +61,8 @@ class Endpoint:
     session: str = ""
     max_response_bytes: int = 64 * 1024
     allow_private_addresses: bool = True
+    ports: tuple[int, ...] = (80, 443)
+    redact: tuple[str, ...] = ()
     enabled: bool = True
     backend: str = "default"
     resolver: str = ""
@@ -106,12 +107,16 @@ class Endpoint:
         auth: AuthBase = self.load("AUTH")()
         return auth
 
+    def problem(self, key: str, sentence: str) -> EndpointProblem:
+        """Return what is wrong with one of its keys, as a sentence that begins with its path."""
+        return EndpointProblem(_path(self.alias, key), sentence)
+
     def load(self, key: str) -> Callable[[], Any]:
         """Import the callable that a key names; raises ``InvalidEndpoint``."""
         try:
             loaded: Callable[[], Any] = import_string(getattr(self, key.lower()))
         except ImportError as error:
-            raise EndpointProblem(_path(self.alias, key), f"can't be imported: {error}") from error
+            raise self.problem(key, f"can't be imported: {error}") from error
         return loaded
 
 
@@ -169,6 +174,8 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "SESSION": readers.dotted_path,
     "MAX_RESPONSE_BYTES": readers.count,
     "ALLOW_PRIVATE_ADDRESSES": readers.flag,
+    "PORTS": readers.ports,
+    "REDACT": readers.names,
     "ENABLED": readers.flag,
     "BACKEND": readers.text,
     "RESOLVER": readers.dotted_path,

@@ -36,11 +36,15 @@ class PathError(SignalDispatchError, ValueError):
 
 
 class SendError(SignalDispatchError):
-    """No answer came; ``error_class`` says in one word why (``timeout``, ``connect``, ...)."""
+    """No answer came; ``error_class`` says in one word why (``timeout``, ``connect``, ...).
 
-    def __init__(self, error_class: str, message: str) -> None:
+    ``for_good``: it would be the same at every other attempt.
+    """
+
+    def __init__(self, error_class: str, message: str, *, for_good: bool = False) -> None:
         super().__init__(message)
         self.error_class = error_class
+        self.for_good = for_good
 
 
 class LeaseLost(SignalDispatchError):

@@ -9,7 +9,7 @@ from signal_dispatch.delivering import deliver
 from signal_dispatch.exceptions import LeaseLost
 from signal_dispatch.models import Delivery
 from signal_dispatch.outbox import Lease
-from signal_dispatch.sender import SessionCache
+from signal_dispatch.sessions import SessionCache
 from signal_dispatch.settling import Settlement
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from http import HTTPStatus
+from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisconnected
 from typing import Any, Self
 
 import requests
@@ -17,6 +18,7 @@ from requests.structures import CaseInsensitiveDict
 from requests.utils import get_encoding_from_headers
 from urllib3 import exceptions as errors
 
+from signal_dispatch import redacting
 from signal_dispatch.exceptions import InvalidSettings, SendError
 from signal_dispatch.retries import parse_retry_after
 
@@ -25,18 +27,29 @@ _TRY_AGAIN = frozenset({408, 425, 429})
 
 _SHOWN_CHARACTERS = 60
 
-_UNKNOWN_NAME = "The name of {host} could not be resolved."
+_UNKNOWN_NAME = "The name of {host} could not be resolved: {detail}."
 _UNSAFE = "No secure connection to {host}: {detail}."
 _NO_PROXY = "The proxy on the way to {host} could not be used: {detail}."
 _UNREACHED = "{host} could not be reached: {detail}."
 _LATE = "{host} did not answer in time."
 _BROKEN = "{host} broke off, or did not speak HTTP: {detail}."
 
+# For errors that bring no words of their own which may be shown; the first line that fits decides.
+_WORDS: tuple[tuple[type[BaseException], str], ...] = (
+    (TimeoutError, "no answer in time"),
+    (RemoteDisconnected, "the connection was closed without an answer"),
+    (errors.InvalidHeader, "the answer tells its length in two ways"),
+    (errors.InvalidChunkLength, "the length of a chunk is missing"),
+    (IncompleteRead, "the answer ends too early"),
+    (BadStatusLine, "the answer begins with no status"),
+    (HTTPException, "the answer can't be read"),
+)
+
 # The first line that fits decides: urllib3 counts a refused connection among its timeouts.
 _FAILURES: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
+    ((errors.ProxyError, requests.exceptions.ProxyError), "connect", _NO_PROXY),
     ((errors.NameResolutionError, socket.gaierror), "dns", _UNKNOWN_NAME),
     ((ssl.SSLError, errors.SSLError, requests.exceptions.SSLError), "tls", _UNSAFE),
-    ((errors.ProxyError, requests.exceptions.ProxyError), "connect", _NO_PROXY),
     ((errors.NewConnectionError, ConnectionRefusedError), "connect", _UNREACHED),
     ((TimeoutError, errors.TimeoutError, requests.Timeout), "timeout", _LATE),
     ((ConnectionResetError, BrokenPipeError, errors.ProtocolError), "protocol", _BROKEN),
@@ -44,30 +57,42 @@ _FAILURES: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Response:
     """What the remote answered, with the names of ``requests.Response``.
 
     ``content`` is the decoded body, cut at the endpoint's ``MAX_RESPONSE_BYTES`` where
-    ``truncated`` says so. Like its model it is judged by ``ok``; unlike it, it is always true.
+    ``truncated`` says so. ``redact`` are the names that messages about it keep to themselves. Like
+    its model it is judged by ``ok``; unlike it, it is always true.
     """
 
     status_code: int
     headers: Mapping[str, str] = field(default_factory=dict)
     content: bytes = b""
-    # The URL and the query may be the endpoint's secret, so they are not shown.
-    url: str = field(default="", repr=False)
+    url: str = ""
     reason: str = ""
     encoding: str | None = None
     elapsed: timedelta = timedelta()
     truncated: bool = False
+    redact: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.headers, CaseInsensitiveDict):
             object.__setattr__(self, "headers", CaseInsensitiveDict(self.headers))
 
+    def __repr__(self) -> str:
+        # Everything else may be, or hold, a secret: the URL, cookies, tokens that were given out.
+        return f"<Response [{self.status_code}], {len(self.content)} bytes>"
+
     @classmethod
-    def from_answer(cls, answer: requests.Response, content: bytes, *, truncated: bool) -> Self:
+    def from_answer(
+        cls,
+        answer: requests.Response,
+        content: bytes,
+        *,
+        truncated: bool,
+        redact: tuple[str, ...] = (),
+    ) -> Self:
         """Freeze what ``requests`` brought; ``content`` is what was read of its body."""
         return cls(
             status_code=answer.status_code,
@@ -78,6 +103,7 @@ class Response:
             encoding=answer.encoding,
             elapsed=answer.elapsed,
             truncated=truncated,
+            redact=redact,
         )
 
     @classmethod
@@ -124,12 +150,13 @@ class Response:
             return json.loads(self.content, **kwargs)
         except (ValueError, RecursionError) as error:
             position = getattr(error, "pos", 0)
-            raise JSONDecodeError(self._not_json(), self.text, position) from error
+            text = redacting.shown(self.text, self.redact)
+            raise JSONDecodeError(self._not_json(), text, position) from error
 
     def _not_json(self) -> str:
         kind = self.headers.get("Content-Type", "no content type")
         cut = f", cut at {len(self.content)} bytes" if self.truncated else ""
-        start = self.text[:_SHOWN_CHARACTERS]
+        start = redacting.shown(self.text, self.redact)[:_SHOWN_CHARACTERS]
         return f"The answer ({self.status_code}, {kind}{cut}) is not JSON; it begins {start!r}"
 
 
@@ -204,19 +231,23 @@ def outcome_of(response: Response, now: datetime) -> Outcome:
 
 
 def outcome_of_error(error: SendError) -> Outcome:
-    """Judge a call that brought no answer: it is tried again."""
-    return Outcome(OutcomeKind.RETRY, None, str(error), error.error_class)
+    """Judge a call that brought no answer: it is tried again, unless that would change nothing."""
+    kind = OutcomeKind.REJECTED if error.for_good else OutcomeKind.RETRY
+    return Outcome(kind, None, str(error), error.error_class)
 
 
 def explain(error: Exception, host: str) -> SendError:
     """Say in one sentence, without secrets, why a call brought no answer.
 
     Of the error's own words only those of the operating system and of OpenSSL are repeated: all
-    others may hold the URL or a header.
+    others may hold the URL or a header. A ``SendError`` of ours, wrapped by others or not, stays.
     """
     if isinstance(error, InvalidSettings):
         return SendError("protocol", str(error))
     chain = list(causes(error))
+    for cause in chain:
+        if isinstance(cause, SendError):
+            return cause
     for kinds, error_class, sentence in _FAILURES:
         if any(isinstance(cause, kinds) for cause in chain):
             return SendError(error_class, sentence.format(host=host, detail=_detail(chain)))
@@ -242,6 +273,9 @@ def _detail(chain: list[BaseException]) -> str:
             return next(filter(None, words), "TLS failed")
         if isinstance(cause, OSError) and cause.errno and cause.strerror:
             return cause.strerror
+        for kind, said in _WORDS:
+            if isinstance(cause, kind):
+                return said
     return type(chain[-1]).__name__
 
 

@@ -79,6 +79,25 @@ def count(value: Any) -> int:
     return value
 
 
+def names(value: Any) -> tuple[str, ...]:
+    """Read a list of names."""
+    if not isinstance(value, tuple | list):
+        raise TypeError('must be a list of names, such as ["access_token"].')
+    if not all(isinstance(name, str) and name.strip("-_ ") for name in value):
+        raise TypeError("must hold names only: strings, and none of them empty.")
+    return tuple(value)
+
+
+def ports(value: Any) -> tuple[int, ...]:
+    """Read a list of ports, one at least."""
+    if not isinstance(value, tuple | list) or not value:
+        raise TypeError("must be a list of ports, and not empty.")
+    for port in value:
+        if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
+            raise ValueError("must hold whole numbers from 1 to 65535.")
+    return tuple(value)
+
+
 def seconds(value: Any) -> float:
     """Read a finite number of seconds above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -1,6 +1,5 @@
 """Threads that send: they come with the work, take it as it may go, and end when idle."""
 
-import contextvars
 import logging
 import threading
 from time import monotonic
@@ -16,8 +15,9 @@ from signal_dispatch.exceptions import EndpointNotMocked, LeaseLost
 from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
 from signal_dispatch.models import State
 from signal_dispatch.queueing import Job
-from signal_dispatch.sender import SessionCache
+from signal_dispatch.sessions import SessionCache
 from signal_dispatch.settling import Settlement
+from signal_dispatch.starting import start_thread
 
 logger = logging.getLogger("signal_dispatch")
 
@@ -193,13 +193,3 @@ def _may_begin(job: Job) -> bool:
     endpoint = endpoints.find(job.delivery.endpoint)
     longest = endpoint.deadline if endpoint else 0.0
     return job.age < max(1.0, settings.lease_seconds - longest - MARGIN_SECONDS)
-
-
-def start_thread(thread: threading.Thread) -> bool:
-    """Start a thread; False where none can be had any more."""
-    try:
-        # An empty context: what the starting request left in its own is not the thread's.
-        contextvars.Context().run(thread.start)
-    except RuntimeError:  # the interpreter is ending, or the system has no more threads
-        return False
-    return True

@@ -9,7 +9,8 @@ from signal_dispatch.claims import Scope
 from signal_dispatch.hand import Hand
 from signal_dispatch.models import State
 from signal_dispatch.queueing import Job, Recorded
-from signal_dispatch.sender_threads import SenderThreads, start_thread
+from signal_dispatch.sender_threads import SenderThreads
+from signal_dispatch.starting import start_thread
 from signal_dispatch.sweeping import MAX_SLEEP_SECONDS
 
 

@@ -1,13 +1,17 @@
 """Fixtures that every test module may use."""
 
+import ssl
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from signal_dispatch import ModelDispatch
 from signal_dispatch.backends import backends
 from signal_dispatch.registry import registry
+from signal_dispatch.sessions import SessionCache
 from tests.receiver import Receiver
 
 DispatchClass = type[ModelDispatch[Any]]
@@ -39,6 +43,36 @@ def as_in_production() -> Iterator[None]:
         backends.forget()
     finally:
         backends.live -= 1
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """Sign certificates for tests."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def tls(authority: trustme.CA) -> ssl.SSLContext:
+    """Return what a server on 127.0.0.1, also called localhost and crm.example.com, needs."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "localhost", "crm.example.com").configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def trusted(authority: trustme.CA, tmp_path: Path) -> str:
+    """Return the path of a file with the authority's certificate, for ``VERIFY``."""
+    path = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return str(path)
+
+
+@pytest.fixture
+def sessions() -> Iterator[SessionCache]:
+    """Keep the sessions of a test's own calls."""
+    cache = SessionCache()
+    yield cache
+    cache.close()
 
 
 @pytest.fixture

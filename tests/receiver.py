@@ -1,6 +1,7 @@
 """A real HTTP server on a loopback port that plays the remote API, by script."""
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -47,10 +48,12 @@ class Receiver:
     """Record each request and answer as ``script`` says; a context manager.
 
     ``script`` may be replaced at any time. A body given as bytes has a ``Content-Length``; one
-    given as an iterable is sent in chunks.
+    given as an iterable is sent in chunks. With ``tls`` it is an https server.
     """
 
-    def __init__(self, script: Script | None = None, *, port: int = 0) -> None:
+    def __init__(
+        self, script: Script | None = None, *, port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.script: Script = script or (lambda request: (200, {}, b"{}"))
         self.closing = threading.Event()
         self._requests: list[Received] = []
@@ -58,6 +61,7 @@ class Receiver:
         self._connections = 0
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.receiver = self
+        self._server.tls = tls
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )
@@ -82,7 +86,7 @@ class Receiver:
     @property
     def url(self) -> str:
         """Return the base URL, with a slash at its end."""
-        return f"http://127.0.0.1:{self.port}/"
+        return f"http{'s' if self._server.tls else ''}://127.0.0.1:{self.port}/"
 
     @property
     def requests(self) -> list[Received]:
@@ -169,6 +173,14 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False  # a kept connection would hold up the end of the test
     request_queue_size = 128
     receiver: Receiver
+    tls: ssl.SSLContext | None = None
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Shake hands in the thread of the connection: it may take its time."""
+        if self.tls is not None:
+            request = self.tls.wrap_socket(request, server_side=True)
+        with request:
+            super().finish_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Keep quiet: clients that give up are part of what is tested."""

@@ -602,8 +602,56 @@ CONFIGURED = [
             "BREAKER": {"failures": 5},
             "SECRETS": ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
             "RESOLVER": "shop.tenants.resolve",
-            "ALLOW_PRIVATE_ADDRESSES": False,
         }.items()
+    ),
+    *(
+        (Problem.ENDPOINT_INVALID, {ENDPOINTS: {"crm": {"URL": URL, key: value}}}, words)
+        for key, value, words in [
+            ("ALLOW_PRIVATE_ADDRESSES", 0, '["ALLOW_PRIVATE_ADDRESSES"] must be True or False.'),
+            ("PORTS", 443, '["crm"]["PORTS"] must be a list of ports, and not empty.'),
+            ("PORTS", [0], '["crm"]["PORTS"] must hold whole numbers from 1 to 65535.'),
+            ("REDACT", "token", '["crm"]["REDACT"] must be a list of names'),
+            ("REDACT", [""], '["crm"]["REDACT"] must hold names only'),
+            ("DEADLINE", 0, '["crm"]["DEADLINE"] must be more than 0 seconds, and finite.'),
+            ("TIMEOUT", (1, 2, 3), '["crm"]["TIMEOUT"] must be a pair of seconds'),
+            ("MAX_RESPONSE_BYTES", "64k", '["MAX_RESPONSE_BYTES"] must be a whole number'),
+        ]
+    ),
+    *(
+        (problem, {ENDPOINTS: {"crm": {"ALLOW_PRIVATE_ADDRESSES": False, **entry}}}, words)
+        for problem, entry, words in [
+            (
+                Problem.PORT_REFUSED,
+                {"URL": "https://crm.example.com:8443/"},
+                '["crm"]["PORTS"] = [80, 443, 8443]',
+            ),
+            (Problem.PORT_REFUSED, {"URL": URL, "PORTS": [8443]}, "has the port 443"),
+            (
+                Problem.ADDRESS_REFUSED,
+                {"URL": "https://169.254.169.254/"},
+                '["crm"]["URL"] is an address that is not public',
+            ),
+            (Problem.ADDRESS_REFUSED, {"URL": "https://[::ffff:7f00:1]/"}, "is not public"),
+            (Problem.ADDRESS_REFUSED, {"URL": "http://2130706433/"}, "is not public"),
+            (
+                Problem.GUARD_BEHIND_PROXY,
+                {"URL": URL, "PROXIES": {"https": "http://proxy.example:3128"}},
+                '["crm"]["PROXIES"] makes the proxy look names up',
+            ),
+        ]
+    ),
+    (
+        Problem.PORTS_UNUSED,
+        {ENDPOINTS: {"crm": {"URL": URL, "PORTS": [443]}}},
+        '["crm"]["PORTS"] does nothing while ALLOW_PRIVATE_ADDRESSES is True',
+    ),
+    *(
+        (
+            Problem.HTTP_TO_PUBLIC,
+            {ENDPOINTS: {"crm": {"URL": url}}},
+            'SIGNAL_DISPATCH_ENDPOINTS["crm"]["URL"] is plain http to a public host',
+        )
+        for url in ["http://crm.example.com/", "http://CRM.Example.COM.:8080/", "http://1.1.1.1/"]
     ),
     (
         Problem.BACKEND_UNKNOWN,
@@ -658,6 +706,49 @@ CONFIGURED = [
     ),
     (Problem.BACKEND_INVALID, {BACKENDS: {"default": {"BACKEND": 3}}}, "is 3, no BaseBackend"),
 ]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost:8000",
+        "127.0.0.1:8000",
+        "10.1.2.3",
+        "[::1]",
+        "crm",
+        "crm.local",
+        "crm.internal",
+        "crm.internal.",
+        "crm.test",
+        "crm.example",
+        "crm.localhost",
+        "crm.home.arpa",
+    ],
+)
+def test_plain_http_to_somewhere_near_is_nobodys_business(declare, settings, host):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": f"http://{host}/"}}
+    declare()
+
+    assert told() == {}
+
+
+def test_a_guarded_endpoint_with_a_public_name_is_sound(declare, settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {
+        "crm": {"URL": URL, "ALLOW_PRIVATE_ADDRESSES": False, "PORTS": [443], "REDACT": ["token"]}
+    }
+    declare(remote_id="data.id")
+
+    assert told() == {}
+
+
+@pytest.mark.parametrize("remote_id", ["access_token", "data.accessToken", "accesstoken.id"])
+def test_remote_id_that_is_masked_in_kept_answers_is_told(declare, settings, remote_id):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": URL, "REDACT": ["access_token"]}}
+    declare(remote_id=remote_id)
+
+    (message,) = told(Problem.REMOTE_ID_REDACTED)
+    assert message.startswith(f"{WHERE}.remote_id reads ")
+    assert f'{ENDPOINTS}["crm"]["REDACT"] masks' in message
 
 
 @pytest.mark.parametrize(("problem", "changed", "words"), CONFIGURED)
@@ -821,6 +912,7 @@ def test_every_id_is_exercised_here():
         Problem.UWSGI_WITHOUT_THREADS,
         Problem.THROUGH_UNSEEN,
         Problem.RELATION_ONE_SIDED,
+        Problem.REMOTE_ID_REDACTED,
     }
     in_tables = {problem for problem, *_ in [*DECLARED, *CONFIGURED]}
 

@@ -56,6 +56,53 @@ def test_an_answer_is_recorded(declare, receiver):
     assert not tried.truncated
 
 
+def test_what_an_answer_brings_in_confidence_is_masked_when_it_is_stored(
+    declare, receiver, settings
+):
+    settings.SIGNAL_DISPATCH_ENDPOINTS["crm"]["REDACT"] = ["access_token", "X-Session"]
+    settings.SIGNAL_DISPATCH_ENDPOINTS["crm"]["QUERY"] = {"key": "s3cret"}
+    seen = []
+
+    class Told(ModelDispatch):
+        def handle_response(self, delivery, response):
+            seen.append((response.json(), dict(response.headers)))
+            if len(seen) == 1:
+                raise RuntimeError("not now")
+
+    declare(Order, base=Told)
+    Order.objects.create(number="A-1")
+    receiver.script = answer(
+        200,
+        b'{"id": 7, "access_token": "s3cret"}',
+        Set_Cookie="s3cret",
+        X_Session="s3cret",
+        Location="/orders/?key=s3cret",
+    )
+    attempt()
+    kept = Attempt.objects.get()
+    attempt()
+
+    fresh, again = seen
+    assert fresh[0] == {"id": 7, "access_token": "s3cret"}
+    assert fresh[1]["Set-Cookie"] == "s3cret"
+    assert again[0] == {"id": 7, "access_token": "[redacted]"}, "the answer that was kept"
+    assert again[1]["Set-Cookie"] == "[redacted]"
+    assert len(receiver.requests) == 1
+    assert "s3cret" not in f"{kept.response_headers}{kept.error}{only().reason}"
+    assert b"s3cret" not in bytes(kept.response_body)
+    assert kept.response_headers["Location"] == "/orders/?key=[redacted]"
+
+
+def test_redirect_that_repeats_the_endpoints_url_does_not_give_it_away(declare, receiver, settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS["crm"]["URL"] = receiver.url + "services/s3cret/"
+    declare(Order, path="orders")
+    Order.objects.create(number="A-1")
+    receiver.script = lambda request: (301, {"Location": request.path + "/"}, b"")
+    attempt()
+
+    assert Attempt.objects.get().response_headers["Location"] == "[redacted]orders/"
+
+
 @pytest.mark.parametrize("status", [301, 400, 404, 410])
 def test_a_rejection_is_failed_at_once(declare, receiver, status):
     declare(Order)

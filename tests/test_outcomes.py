@@ -67,6 +67,12 @@ def test_error_is_tried_again_with_its_class_and_sentence():
     assert outcome == Outcome(OutcomeKind.RETRY, None, "No such name.", "dns")
 
 
+def test_error_that_would_be_the_same_for_ever_is_no_reason_to_try_again():
+    outcome = outcome_of_error(SendError("address", "Not there.", for_good=True))
+
+    assert outcome == Outcome(OutcomeKind.REJECTED, None, "Not there.", "address")
+
+
 def test_outcomes_that_a_hook_returns():
     assert Outcome.delivered().kind == "delivered"
     assert Outcome.retry(after=5, reason="Busy.") == Outcome(OutcomeKind.RETRY, 5, "Busy.")
@@ -97,8 +103,20 @@ def test_response_of_an_error_is_not_ok_and_yet_true():
     assert bool(Response(500)) is True
 
 
-def test_response_hides_its_url():
-    assert "s3cret" not in repr(Response(200, url="https://hooks.example.com/s3cret"))
+def test_response_shows_neither_its_url_nor_what_it_brought():
+    response = Response(
+        200, {"Set-Cookie": "s3cret"}, b"s3cret", url="https://hooks.example.com/s3cret"
+    )
+
+    assert repr(response) == "<Response [200], 6 bytes>"
+
+
+def test_message_of_a_body_that_is_not_json_keeps_the_names_of_redact_to_itself():
+    response = Response(200, content=b"access_token=s3cret", redact=("access_token",))
+
+    with pytest.raises(requests.JSONDecodeError, match=r"it begins '\[redacted\]'") as caught:
+        response.json()
+    assert "s3cret" not in caught.value.doc
 
 
 def test_json_passes_its_arguments_on():

@@ -1,54 +1,23 @@
 import gzip
-import io
-import os
 import socket
 import struct
 import threading
-import time
-from http.client import RemoteDisconnected
 
 import pytest
 import requests
 import responses
-from requests.adapters import HTTPAdapter
 from requests.auth import HTTPDigestAuth
 
 from signal_dispatch import sender
 from signal_dispatch.entries import Endpoint
-from signal_dispatch.exceptions import EndpointNotMocked, SendError
-from signal_dispatch.sender import Call, SessionCache, build_call, new_session, send
+from signal_dispatch.exceptions import EndpointNotMocked
+from signal_dispatch.sender import Call, build_call
+from tests.calling import UID, call, elapsed_failure, failure
+from tests.once import ONCE
 from tests.receiver import HANG_UP, Raw, Receiver
 
 # The receiver is a real server.
-pytestmark = pytest.mark.signal_dispatch_network
-
-UID = "0b7c1d0e-0000-4000-8000-000000000001"
-
-
-@pytest.fixture
-def receiver():
-    with Receiver() as running:
-        yield running
-
-
-@pytest.fixture
-def sessions():
-    cache = SessionCache()
-    yield cache
-    cache.close()
-
-
-def call(endpoint, sessions, *, method="POST", path="orders", headers=None, body=b"{}"):
-    built = build_call(
-        endpoint, method=method, path=path, headers=headers or {}, body=body, uid=UID
-    )
-    return send(built, endpoint, sessions.get(endpoint))
-
-
-def failure(endpoint, sessions, **kwargs):
-    with pytest.raises(SendError) as caught:
-        call(endpoint, sessions, **kwargs)
-    return caught.value
+pytestmark = [ONCE, pytest.mark.signal_dispatch_network]
 
 
 # What goes on the wire.
@@ -268,12 +237,6 @@ def test_limit_counts_decoded_bytes(receiver, sessions):
 # How long it takes.
 
 
-def elapsed_failure(endpoint, sessions, **kwargs):
-    began = time.monotonic()
-    error = failure(endpoint, sessions, **kwargs)
-    return error, time.monotonic() - began
-
-
 def test_silent_server_meets_the_read_timeout(receiver, sessions):
     never = threading.Event()
     receiver.script = lambda request: receiver.hold(never) or HANG_UP
@@ -376,7 +339,9 @@ def test_unknown_name_is_told(sessions, monkeypatch):
     error = failure(Endpoint("crm", "http://crm.invalid/s3cret"), sessions)
 
     assert error.error_class == "dns"
-    assert str(error) == "The name of crm.invalid could not be resolved."
+    assert str(error) == (
+        "The name of crm.invalid could not be resolved: Name or service not known."
+    )
 
 
 def test_tls_with_a_server_that_speaks_none_is_told(receiver, sessions):
@@ -524,25 +489,6 @@ def test_reset_of_a_kept_connection_counts_as_silence(sessions, method, body):
     assert [len(data) > 1 for data in arrived] == [True, False, True]
 
 
-def test_reset_within_an_answer_is_not_taken_for_silence():
-    class Broken(io.RawIOBase):
-        parts = [b"HTTP/1."]
-
-        def readinto(self, buffer):
-            if not self.parts:
-                raise ConnectionResetError(104, "Connection reset by peer")
-            part = self.parts.pop()
-            buffer[: len(part)] = part
-            return len(part)
-
-    with socket.socket() as unused, sender._TimedReader(unused, Broken()) as reader:
-        assert reader.read(100) == b"HTTP/1."
-        with pytest.raises(ConnectionResetError) as caught:
-            reader.read(100)
-
-    assert not isinstance(caught.value, RemoteDisconnected)
-
-
 def test_connection_made_anew_by_the_pool_counts_as_fresh(receiver, sessions):
     receiver.play((200, {"Connection": "close"}, b"{}"), HANG_UP)
     endpoint = Endpoint("crm", receiver.url)
@@ -551,101 +497,6 @@ def test_connection_made_anew_by_the_pool_counts_as_fresh(receiver, sessions):
     failure(endpoint, sessions)
 
     assert len(receiver.requests) == 2
-
-
-# Sessions.
-
-
-def test_session_is_kept_for_equal_endpoints_and_made_anew_for_changed_ones(sessions):
-    first = sessions.get(Endpoint("crm", "https://crm.example.com/"))
-
-    assert sessions.get(Endpoint("crm", "https://crm.example.com/")) is first
-    assert sessions.get(Endpoint("crm", "https://crm.example.com/", verify=False)) is not first
-
-
-def test_session_is_made_anew_after_a_fork(sessions, monkeypatch):
-    endpoint = Endpoint("crm", "https://crm.example.com/")
-    first = sessions.get(endpoint)
-
-    monkeypatch.setattr(os, "getpid", lambda: -1)
-
-    assert sessions.get(endpoint) is not first
-
-
-def test_closed_cache_can_be_used_again(receiver, sessions):
-    endpoint = Endpoint("crm", receiver.url)
-    call(endpoint, sessions)
-    sessions.close()
-
-    assert call(endpoint, sessions).status_code == 200
-    assert [request.connection for request in receiver.requests] == [1, 2]
-
-
-class OwnAdapter(HTTPAdapter):
-    pass
-
-
-def make_session():
-    session = requests.Session()
-    session.headers["X-Factory"] = "yes"
-    session.mount("https://", OwnAdapter())
-    return session
-
-
-def test_factory_makes_the_session_and_keeps_its_adapters(receiver, sessions):
-    endpoint = Endpoint("crm", receiver.url, session="tests.test_sender.make_session")
-
-    call(endpoint, sessions)
-
-    assert receiver.requests[0].headers["X-Factory"] == "yes"
-    assert isinstance(sessions.get(endpoint).get_adapter("https://x.example/"), OwnAdapter)
-
-
-def make_session_with_an_adapter():
-    session = requests.Session()
-    session.mount("http://", OwnAdapter())
-    return session
-
-
-def test_deadline_holds_between_chunks_on_an_adapter_of_the_factory(receiver, sessions):
-    receiver.script = lambda request: (200, {}, receiver.drip(b"x" * 1000, 0.02))
-    factory = "tests.test_sender.make_session_with_an_adapter"
-    endpoint = Endpoint("crm", receiver.url, timeout=(1, 1), deadline=0.3, session=factory)
-
-    error, seconds = elapsed_failure(endpoint, sessions)
-
-    assert error.error_class == "timeout"
-    assert 0.3 <= seconds < 2
-
-
-def test_factory_that_fails_is_told(sessions):
-    endpoint = Endpoint("crm", "https://crm.example.com/", session="tests.nowhere.make")
-
-    with pytest.raises(SendError, match=r'\["SESSION"\] can\'t be imported'):
-        sessions.get(endpoint)
-
-
-def test_session_follows_the_endpoint():
-    with new_session(
-        Endpoint(
-            "crm",
-            "https://crm.example.com/",
-            verify="/ca.pem",
-            cert=("/c.pem", "/k.pem"),
-            proxies={"https": "http://proxy.example:3128"},
-        )
-    ) as session:
-        assert session.verify == "/ca.pem"
-        assert session.cert == ("/c.pem", "/k.pem")
-        assert session.proxies == {"https": "http://proxy.example:3128"}
-        assert session.trust_env is False
-
-
-def test_session_in_a_users_own_hands_has_no_deadline(receiver, sessions):
-    session = sessions.get(Endpoint("crm", receiver.url, deadline=0.001))
-
-    assert session.post(receiver.url, data=b"x", timeout=5).status_code == 200
-    assert session.post(receiver.url, data=b"x").status_code == 200
 
 
 # Under test.

@@ -9,7 +9,7 @@ from typing import Any
 from django.core import checks
 from django.core.checks import CheckMessage
 
-from signal_dispatch.checks import attributes, names, site, slips, tables
+from signal_dispatch.checks import attributes, exposure, names, site, slips, tables
 from signal_dispatch.checks.problems import guarded, where
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.registry import registry
@@ -33,6 +33,7 @@ _OF_A_DISPATCH = (
     attributes.check_order,
     attributes.check_latest,
     attributes.check_not_yet,
+    exposure.check_redacted_id,
     names.check_fields,
     names.check_tracked,
     names.check_relations,

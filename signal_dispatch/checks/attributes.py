@@ -13,15 +13,12 @@ from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.drafts import uses_remote_id
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.entries import SETTING
+from signal_dispatch.redacting import is_confidential
 from signal_dispatch.registry import registry
 from signal_dispatch.retries import RetryPolicy
 
 # RFC 9110, 9.1 and 5.6.2; as long as the outbox keeps it.
 _METHOD = re.compile(rf"[!#$%&'*+.^_`|~0-9A-Za-z-]{{1,{longest('method')}}}")
-# Compared without dashes and underscores, so that X-Api-Key and APIKEY are one.
-_SECRETS = re.compile(
-    r"authorization|cookie|token|secret|passw|credential|(api|access|private|auth)key"
-)
 _CHOICES = {
     "encoding": ("json", "form"),
     "envelope": ("plain", "standard"),
@@ -137,7 +134,7 @@ def check_headers(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
         yield _invalid(dispatch, "headers", str(error), hint)
         return
     for name in dispatch.headers:
-        if _SECRETS.search(re.sub("[-_]", "", name.lower())):
+        if is_confidential(name):
             yield Problem.HEADER_CONFIDENTIAL.message(
                 f"{place} has {name!r}, which looks like a secret, and these are stored with "
                 "each delivery.",

@@ -59,6 +59,14 @@ class Problem(StrEnum):
     RELATION_ONE_SIDED = "W007"
     THROUGH_UNSEEN = "I001"
 
+    # What an endpoint lets out, and in.
+    PORT_REFUSED = "E045"
+    ADDRESS_REFUSED = "E046"
+    REMOTE_ID_REDACTED = "E047"
+    HTTP_TO_PUBLIC = "W012"
+    GUARD_BEHIND_PROXY = "W013"
+    PORTS_UNUSED = "W014"
+
     # A check, or something of the site's that it asked, raised.
     CHECK_BROKEN = "E040"
 

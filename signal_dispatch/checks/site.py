@@ -12,6 +12,7 @@ from django.core.checks import CheckMessage
 from django.utils.module_loading import import_string
 
 from signal_dispatch.backends import BaseBackend, backends
+from signal_dispatch.checks.exposure import check_exposure
 from signal_dispatch.checks.problems import Problem, choice, guarded, longest, of_settings
 from signal_dispatch.conf import PREFIX, Settings, settings
 from signal_dispatch.endpoints import endpoints
@@ -78,6 +79,7 @@ def check_endpoints() -> Iterator[CheckMessage]:
         yield from guarded(path, _check_endpoint(endpoint, path))
         yield from guarded(path, _check_files(endpoint, path))
         yield from guarded(path, _check_lease(endpoint, path))
+        yield from guarded(path, check_exposure(endpoint, path))
 
 
 def check_backends() -> Iterator[CheckMessage]:
