@@ -179,6 +179,8 @@ def _failed_lately(using: str) -> int:
     failed = Delivery.objects.using(using).filter(
         state=State.FAILED,
         finished_at__gte=DatabaseNow(-LATELY_SECONDS),
+        # recreate() lets another one do what this one could not; that one counts for both.
+        replaced_by__isnull=True,
         environment=settings.environment,
     )
     return failed.order_by()[: COUNTED + 1].count()

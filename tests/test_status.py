@@ -163,6 +163,15 @@ def test_failed_lately_is_within_the_hour_and_of_this_environment():
     assert status_of("default").failed_lately == 1
 
 
+def test_what_another_delivery_made_good_is_not_failed_lately():
+    anew = finished("delivered")
+    finished("failed", replaced_by=anew)
+    finished("failed")
+    stands = status_of("default")
+
+    assert (stands.failed_lately, stands.states["failed"]) == (1, 2)
+
+
 def test_workers_live_as_long_as_they_beat():
     worker_process(name="a", seen_at=DatabaseNow(-1), endpoints=["crm"])
     worker_process(name="b", seen_at=DatabaseNow(-DEAD_SECONDS * 2))
