@@ -1,3 +1,4 @@
+import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -251,8 +252,14 @@ DECLARED = [
     (Problem.RELATION_INVALID, {"m2m_fields": ["tgas"]}, "'tgas' of shop.Order"),
     (Problem.RELATION_INVALID, {"m2m_fields": ["tags"], "on": ["created"]}, "not in 'on'"),
     (Problem.LATEST_UNORDERED, {"latest_wins": True, "ordered": False}, "needs ordered = True"),
-    (Problem.VALUE_INVALID, {"delay": -3}, ".delay must be more than 0 seconds"),
+    (Problem.VALUE_INVALID, {"delay": -3}, ".delay must be 0 seconds or more, and finite. | Write"),
+    (Problem.VALUE_INVALID, {"delay": math.inf}, ".delay must be 0 seconds or more, and finite"),
     (Problem.VALUE_INVALID, {"delay": "3"}, ".delay must be a number of seconds"),
+    (Problem.VALUE_INVALID, {"delay": False}, ".delay must be a number of seconds"),
+    (Problem.VALUE_INVALID, {"latest_wins": "yes"}, ".latest_wins must be True or False. | Write"),
+    (Problem.VALUE_INVALID, {"ordered": "no"}, ".ordered must be True or False"),
+    (Problem.VALUE_INVALID, {"merge": 0}, ".merge must be True or False"),
+    (Problem.VALUE_INVALID, {"merge": None}, ".merge must be True or False"),
     (Problem.ATTRIBUTE_NOT_YET, {"envelope": "standard"}, ".envelope asks for"),
     (Problem.ATTRIBUTE_NOT_YET, {"get_files": answer({})}, ".get_files asks for"),
     (Problem.ATTRIBUTE_NOT_YET, {"send": answer()}, "not yet built"),

@@ -173,6 +173,13 @@ def test_a_database_without_an_outbox_counts_only_where_it_is_named(monkeypatch)
 def test_what_makes_no_sense_is_refused(settings):
     with pytest.raises(CommandError, match="--database 'third' is not known"):
         run("--database", "third")
+    for options, sentence in (
+        (["--max-failed", "-3"], "--max-failed must not be negative: 0 tolerates none"),
+        (["--max-age", "-0.5"], "--max-age must be a number of seconds, 0 or more"),
+        (["--max-age", "nan"], "--max-age must be a number of seconds, 0 or more"),
+    ):
+        with pytest.raises(CommandError, match=sentence):
+            run(*options)
     settings.SIGNAL_DISPATCH_ENVIRONMENT = 7
     with pytest.raises(CommandError, match="Correct it in your settings"):
         run()

@@ -60,7 +60,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print the status; raises ``SystemExit`` where something is beyond the limits."""
-        limits = Limits(options["max_age"], options["max_failed"], options["need_worker"])
+        limits = _limits(options)
         try:
             found, problems = _look(options["database"], limits)
         except InvalidSettings as error:
@@ -70,6 +70,14 @@ class Command(BaseCommand):
             self.stdout.write(line)
         if any(problems.values()):
             raise SystemExit(1)
+
+
+def _limits(options: Mapping[str, Any]) -> Limits:
+    if not options["max_age"] >= 0:  # so that NaN, which is not below it either, is refused
+        raise CommandError("--max-age must be a number of seconds, 0 or more.")
+    if options["max_failed"] < 0:
+        raise CommandError("--max-failed must not be negative: 0 tolerates none.")
+    return Limits(options["max_age"], options["max_failed"], options["need_worker"])
 
 
 def _look(named: list[str] | None, limits: Limits) -> tuple[list[Status], dict[str, list[str]]]:
