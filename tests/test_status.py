@@ -13,11 +13,11 @@ from signal_dispatch.status import (
     Holder,
     Limits,
     Status,
-    Stranded,
     counted,
     has_outbox,
     status_of,
 )
+from signal_dispatch.stranding import Stranded
 from tests.deliveries import delivery
 from tests.shop.models import Order
 from tests.test_heartbeats import worker_process

@@ -109,7 +109,8 @@ def _json(found: list[Status], problems: Mapping[str, list[str]]) -> Iterator[st
     }
     for status in found:
         oldest = {"oldest_due_seconds": status.oldest_due_seconds}
-        databases[status.database] |= asdict(status) | oldest
+        stranded = [asdict(each) | {"advice": each.advice} for each in status.stranded]
+        databases[status.database] |= asdict(status) | oldest | {"stranded": stranded}
     yield json.dumps({"healthy": not any(problems.values()), "databases": databases}, indent=2)
 
 
@@ -121,11 +122,20 @@ def _text(found: list[Status], problems: Mapping[str, list[str]]) -> Iterator[st
             if len(rows) > 1:
                 yield ""
                 yield from table(rows)
+        yield from _advice(status)
         yield ""
     unwell = [(alias, text) for alias, sentences in problems.items() for text in sentences]
     yield "Unhealthy:" if unwell else "Healthy."
     for alias, sentence in unwell:
         yield f"  {alias}: {sentence}"
+
+
+def _advice(status: Status) -> Iterator[str]:
+    if status.stranded:
+        yield ""
+        yield "What to do:"
+    for stranded in status.stranded:
+        yield f"  {_BECAUSE[stranded.because]} {stranded.name!r}: {stranded.advice}"
 
 
 def _tables(status: Status) -> Iterator[list[tuple[str, ...]]]:
