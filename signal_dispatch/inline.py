@@ -37,7 +37,7 @@ def send_inline(
     finally:
         sessions.close()
         if queue:
-            claims.hand_back(using, lease.holder, [d.pk for d in queue])
+            claims.hand_back(using, lease.holder, [(d.pk, d.epoch) for d in queue])
     return settled
 
 
@@ -52,7 +52,7 @@ def _send_one(
     except LeaseLost:
         return None
     except BaseException:
-        claims.hand_back(using, lease.holder, [delivery.pk])
+        claims.hand_back(using, lease.holder, [(delivery.pk, delivery.epoch)])
         raise
     if not settlement.recorded and not settling.settle([settlement], using):
         return None
