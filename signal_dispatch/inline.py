@@ -14,13 +14,20 @@ from signal_dispatch.settling import Settlement
 
 
 def send_inline(
-    deliveries: Iterable[Delivery], using: str, lease: Lease, *, raising: bool = False
+    deliveries: Iterable[Delivery],
+    using: str,
+    lease: Lease,
+    *,
+    raising: bool = False,
+    blocked: set[str] | None = None,
 ) -> list[Settlement]:
     """Make one attempt of each delivery, and of those that become free behind them.
 
-    ``raising``: errors of the site's own hooks reach the caller. Returns what was settled.
+    ``raising``: errors of the site's own hooks reach the caller. Lanes whose first somebody had
+    locked are added to ``blocked``. Returns what was settled.
     """
     queue, settled = deque(deliveries), []
+    blocked = set() if blocked is None else blocked
     sessions = SessionCache()
     try:
         while queue:
@@ -33,7 +40,9 @@ def send_inline(
                 queue.extend(claims.claim_ids(using, lease, successor))
             lane = settlement.delivery.lane
             if settlement.finished and lane:
-                queue.extend(lanes.release(using, [lane], lease).taken)
+                released = lanes.release(using, [lane], lease)
+                queue.extend(released.taken)
+                blocked |= released.blocked
     finally:
         sessions.close()
         if queue:
