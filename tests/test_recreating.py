@@ -106,6 +106,42 @@ def test_it_is_created_anew_before_what_waits(contact, forgetful):
     assert Attempt.objects.get(delivery=lost).outcome == "recreate"
 
 
+@pytest.mark.parametrize("snapshot", ["save", "send"])
+def test_the_last_call_carries_the_last_state(contact, forgetful, snapshot):
+    contact(snapshot=snapshot)
+    order = Order.objects.create(number="A-1")
+    attempt()
+    forgetful.known.clear()
+    for status in ("paid", "packed", "sent"):
+        save(order, status)
+    attempt()
+
+    told = [(request.method, request.json["status"]) for request in forgetful.requests[1:]]
+    lost, anew, *rest = told
+    assert (lost[0], anew) == ("PATCH", ("POST", "sent"))
+    between = [("PATCH", "packed")] if snapshot == "save" else [("PATCH", "sent")]
+    assert rest == [*between, ("PATCH", "sent")], "what was recorded before is sent as it was"
+
+
+def test_what_is_saved_while_it_is_created_anew_comes_last(contact, forgetful, monkeypatch):
+    contact()
+    order = Order.objects.create(number="A-1")
+    attempt()
+    forgetful.known.clear()
+    save(order, "paid")
+    put_first = recreating.put_first
+
+    def save_meanwhile(*arguments):
+        save(order, "sent")
+        put_first(*arguments)
+
+    monkeypatch.setattr(recreating, "put_first", save_meanwhile)
+    attempt()
+
+    told = [(request.method, request.json["status"]) for request in forgetful.requests[1:]]
+    assert told == [("PATCH", "paid"), ("POST", "paid"), ("PATCH", "sent")]
+
+
 def test_a_second_time_in_a_row_it_is_failed(contact, receiver):
     contact(remote_id="")
     receiver.reply(404)
