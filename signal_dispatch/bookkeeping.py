@@ -13,6 +13,7 @@ from signal_dispatch.claims import Scope
 from signal_dispatch.concluding import tell
 from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
 from signal_dispatch.models import Delivery
+from signal_dispatch.outbox import FIRST_EPOCH
 from signal_dispatch.queueing import Job
 from signal_dispatch.renewing import Renewer
 from signal_dispatch.sweeping import Sweeper, pause_after
@@ -218,7 +219,7 @@ class Bookkeeper:
 
     def _submit_or_return(self, job: Job) -> None:
         if not self._submit(job):
-            claims.hand_back(job.using, claims.holder(), [job.delivery.pk])
+            claims.hand_back(job.using, claims.holder(), [job.claim])
             self.sweeper.expect(RETURN_SECONDS)  # perhaps nobody else is there to take it
 
     # Ending
@@ -230,8 +231,8 @@ class Bookkeeper:
             left = hand.queue.clear() if hand.stopping else []
         try:
             for using in {job.using for job in left}:
-                ids = [job.delivery.pk for job in left if job.using == using]
-                claims.hand_back(using, claims.holder(), ids)
+                mine = [job.claim for job in left if job.using == using]
+                claims.hand_back(using, claims.holder(), mine)
                 left = [job for job in left if job.using != using]
         finally:
             with hand.lock:
@@ -242,14 +243,14 @@ class Bookkeeper:
         """Write what is known, and make what was not begun due at once for others."""
         hand = self._hand
         with hand.lock:
-            unsent = [(j.using, j.delivery.pk) for j in hand.queue.clear() + hand.stale]
-            unsent += [*hand.to_read, *hand.watched]
+            unsent = [(job.using, *job.claim) for job in hand.queue.clear() + hand.stale]
+            unsent += [(*key, FIRST_EPOCH) for key in (*hand.to_read, *hand.watched)]
             hand.stale, hand.to_read, hand.watched = [], {}, {}
         try:
             self._record()
-            for using in {using for using, _pk in unsent}:
-                ids = [pk for alias, pk in unsent if alias == using]
-                claims.hand_back(using, claims.holder(), ids)
+            for using in {using for using, _pk, _epoch in unsent}:
+                mine = [(pk, epoch) for alias, pk, epoch in unsent if alias == using]
+                claims.hand_back(using, claims.holder(), mine)
             with hand.lock:
                 looks, hand.to_look = hand.to_look, set()
             for using, lane in looks:

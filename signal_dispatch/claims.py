@@ -149,21 +149,31 @@ def renew(using: str, lease: Lease, deliveries: Iterable[Delivery]) -> set[int]:
 
     One that this very process claimed anew is held by that claim, and no longer by an earlier one.
     """
-    ids_by_epoch: dict[int, set[int]] = {}
-    for delivery in deliveries:
-        ids_by_epoch.setdefault(delivery.epoch, set()).add(delivery.pk)
     kept: set[int] = set()
-    for epoch, ids in ids_by_epoch.items():
+    for epoch, ids in _by_epoch((d.pk, d.epoch) for d in deliveries):
         rows = Delivery.objects.using(using).held(lease.holder, ids).filter(epoch=epoch)
         renewed = rows.update(available_at=DatabaseNow(lease.seconds))
         kept |= ids if renewed == len(ids) else set(rows.values_list("pk", flat=True))
     return kept
 
 
-def hand_back(using: str, holder: str, ids: Iterable[int]) -> int:
-    """Make held deliveries due at once for anybody, and return how many."""
-    rows = Delivery.objects.using(using).held(holder, ids)
-    return rows.update(available_at=DatabaseNow(), held_by="")
+def hand_back(using: str, holder: str, held: Iterable[tuple[int, int]]) -> int:
+    """Make held deliveries due at once for anybody, and return how many.
+
+    Each is given by its id and the epoch of its claim, for the same reason as in ``renew()``.
+    """
+    count = 0
+    for epoch, ids in _by_epoch(held):
+        rows = Delivery.objects.using(using).held(holder, ids).filter(epoch=epoch)
+        count += rows.update(available_at=DatabaseNow(), held_by="")
+    return count
+
+
+def _by_epoch(held: Iterable[tuple[int, int]]) -> Iterable[tuple[int, set[int]]]:
+    ids: dict[int, set[int]] = {}
+    for pk, epoch in held:
+        ids.setdefault(epoch, set()).add(pk)
+    return ids.items()
 
 
 def read_back(using: str, holder: str, ids: Iterable[int]) -> list[Delivery]:

@@ -11,6 +11,7 @@ from signal_dispatch import recreating, remote_ids, settling, signals, suppressi
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.entries import Endpoint
+from signal_dispatch.events import Event
 from signal_dispatch.exceptions import LeaseLost
 from signal_dispatch.models import Attempt, Delivery, State, storable
 from signal_dispatch.outcomes import Outcome, OutcomeKind
@@ -74,6 +75,9 @@ def concluded(case: Case, outcome: Outcome, attempt: Attempt | None) -> Settleme
 def _recreated(case: Case, settlement: Settlement) -> Settlement:
     """Give up the delivery, and let another one create the object anew in its place."""
     delivery, using = case.delivery, case.using
+    if delivery.event == Event.DELETED:  # what was wanted has come to pass
+        settlement.state, settlement.reason = State.CANCELLED, recreating.GONE_THERE
+        return _settled_with(case, settlement, lambda: remote_ids.forget_id(delivery, using))
     settlement.error_class, settlement.reason = "lost", recreating.AGAIN
     if settlement.attempt is not None:
         settlement.attempt.error_class = "lost"
@@ -98,20 +102,13 @@ def failed(
         settlement.apply()  # so that the hook sees how it ended
         try:
             return _settled_with(case, settlement, work, _handle_failure(case, settlement))
-        except LeaseLost:
-            return settlement  # refused again when it is written, but its attempt goes on record
         except Exception as error:
             if case.raising:
                 raise
             logger.exception("%s: handle_failure() raised.", case.dispatch.name)
             settlement.hook_error = error
             settlement.reason += f" Then handle_failure() raised {type(error).__name__}: {error}"
-    if work is None:
-        return settlement
-    try:
-        return _settled_with(case, settlement, work)
-    except LeaseLost:
-        return settlement  # as above
+    return settlement if work is None else _settled_with(case, settlement, work)
 
 
 def _handle_failure(case: Case, settlement: Settlement) -> Callable[[], None]:
@@ -125,7 +122,10 @@ def _settled_with(
         for step in filter(None, steps):
             step()
 
-    settling.settle_with(settlement, case.using, work)
+    try:
+        settling.settle_with(settlement, case.using, work)
+    except LeaseLost:
+        return settlement  # refused again when it is written, but its attempt goes on record
     settlement.recorded = True
     return settlement
 

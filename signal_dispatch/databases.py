@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db import NotSupportedError, connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import DateTimeField, Expression, FloatField, Func, Model
+from django.db.models import DateTimeField, Expression, FloatField, Func, Model, QuerySet
 
 
 def now_sql(connection: BaseDatabaseWrapper, seconds: float = 0.0) -> str:
@@ -154,6 +154,15 @@ def _writer_of(model: type[Model], **hints: Any) -> str | None:
         return router.db_for_write(model, **hints)
     except Exception:  # noqa: BLE001 - a router that wants a tenant, say: it does not know
         return None
+
+
+def alias_for_writing(objects: QuerySet[Any]) -> str:
+    """Return the alias to write on for a queryset.
+
+    One that no ``using()`` was called on names the alias for reading, perhaps a replica.
+    """
+    reading, writing = router.db_for_read(objects.model), router.db_for_write(objects.model)
+    return writing if objects.db == reading else objects.db
 
 
 def row_lock(using: str) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from django.db import router
 from django.db.models import Model, QuerySet
 
 from signal_dispatch import changes, dispatcher, suppression
-from signal_dispatch.databases import joined_transaction, row_lock
+from signal_dispatch.databases import alias_for_writing, joined_transaction, row_lock
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.events import Event
 from signal_dispatch.queueing import Recorded
@@ -36,7 +36,7 @@ def enqueue(
     dispatches = _chosen(model, event, dispatch)
     listed = dispatch is None
     if isinstance(objects, QuerySet):
-        using = _alias_for_writing(objects)
+        using = alias_for_writing(objects)
         keys = sorted(objects.values_list("pk", flat=True))
         chunks = (keys[i : i + BATCH] for i in range(0, len(keys), BATCH))
         return sum(
@@ -81,12 +81,6 @@ def _covers(dispatch: ModelDispatch[Any], model: type[Model]) -> bool:
     return issubclass(model, dispatch.model) or (
         model._meta.label_lower == dispatch.model._meta.label_lower
     )
-
-
-def _alias_for_writing(objects: QuerySet[Any]) -> str:
-    # A queryset that no using() was called on names the alias for reading, perhaps a replica.
-    reading, writing = router.db_for_read(objects.model), router.db_for_write(objects.model)
-    return writing if objects.db == reading else objects.db
 
 
 def _record_rows(

@@ -14,13 +14,20 @@ from signal_dispatch.settling import Settlement
 
 
 def send_inline(
-    deliveries: Iterable[Delivery], using: str, lease: Lease, *, raising: bool = False
+    deliveries: Iterable[Delivery],
+    using: str,
+    lease: Lease,
+    *,
+    raising: bool = False,
+    blocked: set[str] | None = None,
 ) -> list[Settlement]:
     """Make one attempt of each delivery, and of those that become free behind them.
 
-    ``raising``: errors of the site's own hooks reach the caller. Returns what was settled.
+    ``raising``: errors of the site's own hooks reach the caller. Lanes whose first somebody had
+    locked are added to ``blocked``. Returns what was settled.
     """
     queue, settled = deque(deliveries), []
+    blocked = set() if blocked is None else blocked
     sessions = SessionCache()
     try:
         while queue:
@@ -33,11 +40,13 @@ def send_inline(
                 queue.extend(claims.claim_ids(using, lease, successor))
             lane = settlement.delivery.lane
             if settlement.finished and lane:
-                queue.extend(lanes.release(using, [lane], lease).taken)
+                released = lanes.release(using, [lane], lease)
+                queue.extend(released.taken)
+                blocked |= released.blocked
     finally:
         sessions.close()
         if queue:
-            claims.hand_back(using, lease.holder, [d.pk for d in queue])
+            claims.hand_back(using, lease.holder, [(d.pk, d.epoch) for d in queue])
     return settled
 
 
@@ -52,7 +61,7 @@ def _send_one(
     except LeaseLost:
         return None
     except BaseException:
-        claims.hand_back(using, lease.holder, [delivery.pk])
+        claims.hand_back(using, lease.holder, [(delivery.pk, delivery.epoch)])
         raise
     if not settlement.recorded and not settling.settle([settlement], using):
         return None

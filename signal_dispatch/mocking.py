@@ -102,7 +102,12 @@ class EndpointMock:
         if json is not None and body:
             raise ValueError("A reply has either 'json' or 'body'.")
         answer = responses.Response(
-            method or "GET", "https://mocked", body=body, json=json, status=status, headers=headers
+            method or "GET",
+            "https://mocked",
+            body=body,
+            json=json,
+            status=_status(status),
+            headers=headers,
         )
         self._add(_Reply(answer, _method(method), _path(path), _query(query)))
 
@@ -119,8 +124,11 @@ class EndpointMock:
         An exception stands for a call without an answer, such as ``requests.Timeout``.
         """
         answer: responses.Response | Exception
-        if isinstance(failure, int):
-            answer = responses.Response(method or "GET", "https://mocked", status=failure)
+        if times is not None and (type(times) is not int or times < 1):
+            raise ValueError("'times' must be a whole number, at least 1, or None for ever.")
+        if isinstance(failure, int) and not isinstance(failure, bool):
+            status = _status(failure)
+            answer = responses.Response(method or "GET", "https://mocked", status=status)
         elif isinstance(failure, type) and issubclass(failure, Exception):
             answer = failure()
         elif isinstance(failure, Exception):
@@ -198,6 +206,14 @@ def _received(request: requests.PreparedRequest, endpoint: Endpoint) -> Received
         headers=CaseInsensitiveDict(request.headers),
         body=body.encode() if isinstance(body, str) else body,
     )
+
+
+def _status(status: Any) -> int:
+    if isinstance(status, bool) or not isinstance(status, int):
+        raise TypeError(f"A reply takes a status such as 201, not {status!r}.")
+    if not 100 <= status <= 999:
+        raise ValueError(f"A status has three digits, such as 201, and {status!r} has not.")
+    return status
 
 
 def _method(method: str | None) -> str | None:

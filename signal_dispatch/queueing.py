@@ -41,6 +41,11 @@ class Job:
     begun_at: float = 0.0
 
     @property
+    def claim(self) -> tuple[int, int]:
+        """The delivery's id, and the epoch at which this process got it."""
+        return self.delivery.pk, self.delivery.epoch
+
+    @property
     def size(self) -> int:
         """Bytes that the job is counted with."""
         return len(self.delivery.body) + len(self.delivery.path) + _OVERHEAD_BYTES

@@ -100,11 +100,22 @@ def ports(value: Any) -> tuple[int, ...]:
 
 def seconds(value: Any) -> float:
     """Read a finite number of seconds above 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError("must be a number of seconds.")
-    if not 0 < value < math.inf:
+    if not 0 < _number(value) < math.inf:
         raise ValueError("must be more than 0 seconds, and finite.")
     return float(value)
+
+
+def delay(value: Any) -> float:
+    """Read a finite number of seconds from 0."""
+    if not 0 <= _number(value) < math.inf:
+        raise ValueError("must be 0 seconds or more, and finite.")
+    return float(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("must be a number of seconds.")
+    return value
 
 
 def timeout(value: Any) -> tuple[float, float]:

@@ -9,9 +9,9 @@ from typing import Any
 from django.apps import apps
 from django.db import router
 from django.db.models import Model
-from django.db.models.signals import m2m_changed, post_save, pre_delete
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 
-from signal_dispatch import changes, dispatcher, relations, suppression
+from signal_dispatch import changes, dispatcher, relations, removals, suppression
 from signal_dispatch.databases import joined_transaction
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.events import Change, Event
@@ -52,16 +52,14 @@ class Wiring:
         self._wrap(saved | deleted)
         wanted: set[tuple[Any, Any, type[Model]]]
         wanted = {(post_save, _saved, s) for model in saved for s in _family(model)}
-        wanted |= {
-            (pre_delete, _about_to_be_deleted, s)
-            for model in deleted
-            for s in _family(model)
-            if s._meta.concrete_model is model
-        }
+        wanted |= {(pre_delete, _about_to_be_deleted, s) for m in deleted for s in _same_table(m)}
         for relation in relations.relations():
             wanted.add((m2m_changed, relations.relation_changed, relation.through))
             others = _family(relation.other)
             wanted |= {(post_save, relations.saved, other) for other in others}
+            for sender in (s for m in removals.senders(relation) for s in _same_table(m)):
+                wanted.add((pre_delete, removals.about_to_be_deleted, sender))
+                wanted.add((post_delete, removals.deleted, sender))
         for signal, receiver, sender in self._connected - wanted:
             signal.disconnect(sender=sender, dispatch_uid=_uid(receiver))
         for signal, receiver, sender in wanted - self._connected:
@@ -94,6 +92,10 @@ def _listened(*events: str) -> set[type[Model]]:
 def _family(model: type[Model]) -> Iterable[type[Model]]:
     """Return the model with its proxies, its multi-table children, and theirs."""
     return {model, *(m for m in apps.get_models() if issubclass(m, model))}
+
+
+def _same_table(model: type[Model]) -> Iterable[type[Model]]:
+    return {m for m in _family(model) if m._meta.concrete_model is model}
 
 
 def _uid(receiver: Callable[..., Any]) -> str:

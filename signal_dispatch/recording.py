@@ -41,7 +41,7 @@ def insert(
         legacy = replacing.replace(delivery.lane, plan.event, change.using)
         carry(delivery, inherited(dispatch, change, plan, legacy))
     backend = backends.for_endpoint(alias, change.using)
-    delay = wait_of(dispatch, alias)
+    delay = max(wait_of(dispatch, alias), legacy.wait)
     lendable = delivery.state == State.PENDING and delay <= 0 and _is_served(alias)
     lease = backend.lease(change.using) if lendable else None
     began = monotonic()  # the lease can't have begun earlier

@@ -13,6 +13,7 @@ from signal_dispatch.models import Delivery, State, storable
 ANEW = "The remote lost the object; another delivery creates it anew."
 AGAIN = "The remote lost the object again, right after it was created anew."
 GONE = "The remote lost the object, and it is gone here, too."
+GONE_THERE = "The remote had lost the object, so there was nothing left to delete."
 
 _KEPT = ("environment", "dispatch", "endpoint", "model", "object_pk", "lane", "hops")
 
@@ -32,7 +33,7 @@ def successor_of(
     What the site's code can't build is FAILED, and its sentence says why; or it is raised.
     """
     instance = dispatch.model._base_manager.using(using).filter(pk=delivery.object_pk).first()
-    if instance is None or delivery.event == Event.DELETED:
+    if instance is None:
         return None
     made = Delivery(event=Event.CREATED, **{name: getattr(delivery, name) for name in _KEPT})
     if is_drafted_later(dispatch, Event.CREATED):

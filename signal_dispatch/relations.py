@@ -59,6 +59,12 @@ class Relation:
         others = reverse != self.reverse and not self.dispatch.model._meta.proxy
         return others or self.is_of(instance, reverse=reverse)
 
+    def keys_of(self, other: Model, using: str) -> set[Any]:
+        """Return the keys of the dispatch's objects that an object on the far side belongs to."""
+        near: Any = self.through._meta.get_field(self.near)
+        rows = self.through._base_manager.using(using).filter(**{self.far: other})
+        return set(rows.values_list(near.attname, flat=True))
+
     def objects(self, keys: Collection[Any], using: str) -> QuerySet[Any]:
         """Return the dispatch's objects that have these keys, always in the same order."""
         rows: QuerySet[Any] = self.dispatch.model._base_manager.using(using)
@@ -97,7 +103,7 @@ def relation_changed(
         # One that raised in between left what it was about to do.
         if (table, begun.removeprefix("pre_")) == (sender, action.removeprefix("post_")):
             for relation, keys in affected.items():
-                _record(relation, keys, using)
+                record(relation, keys, using)
             return
 
 
@@ -128,7 +134,7 @@ def _affected(
             take_write_lock(relation.dispatch.model, using)  # Django, too, reads before it writes
             keys = _keys(relation, instance, action, using, reverse=reverse, **kwargs)
             if keys:
-                _lock(relation, keys, using)
+                lock(relation, keys, using)
                 affected[relation] = keys
     return affected
 
@@ -155,13 +161,14 @@ def _keys(
     return set(rows.values_list(near.attname, flat=True))
 
 
-def _lock(relation: Relation, keys: Collection[Any], using: str) -> None:
-    lock = row_lock(using)
-    if lock is not None:
-        list(relation.objects(keys, using).select_for_update(**lock).values_list("pk"))
+def lock(relation: Relation, keys: Collection[Any], using: str) -> None:
+    """Lock the rows of a dispatch's objects; SQLite's one writer needs it not."""
+    arguments = row_lock(using)
+    if arguments is not None:
+        list(relation.objects(keys, using).select_for_update(**arguments).values_list("pk"))
 
 
-def _record(relation: Relation, keys: Collection[Any], using: str) -> None:
+def record(relation: Relation, keys: Collection[Any], using: str) -> None:
     """Record an UPDATED of each object, as it stands in the database.
 
     The instance that the site has in hand may be older, or hold what was never saved.

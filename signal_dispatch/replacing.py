@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce
 
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.databases import DatabaseNow, SecondsFromNow
 from signal_dispatch.events import Event
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
 
@@ -18,12 +18,14 @@ class Legacy:
     """What a delivery takes over from those that it replaces.
 
     ``created``: one of them was to create the object. ``untold``: no call for the object can have
-    reached the remote, and none is under way.
+    reached the remote, and none is under way. ``wait``: the seconds until the last of them would
+    have been due, so that steady saves don't cut the wait for a retry short.
     """
 
     ids: Sequence[int] = ()
     created: bool = False
     untold: bool = False
+    wait: float = 0.0
 
     def event(self, event: str) -> str | None:
         """Return what has to be told now; ``None`` where the remote never heard of the object."""
@@ -37,12 +39,14 @@ class Legacy:
 def replace(lane: str, event: str, using: str) -> Legacy:
     """Cancel the deliveries of a lane that wait, in the transaction that is open.
 
-    One under lease stays. So does an event of the site's own, and what came before it: the order
-    of the others around it must not change. What is created again under a deleted key is another
-    object, and its CREATED replaces nothing of the first one's.
+    One under lease stays, and one whose answer is kept: its call was made. So does an event of the
+    site's own, and what came before it: the order of the others around it must not change. What is
+    created again under a deleted key is another object, and its CREATED replaces nothing of the
+    first one's.
     """
     rows = Delivery.objects.using(using).filter(lane=lane)
-    unfinished = list(rows.unfinished().annotate(free=_free()))
+    wait = SecondsFromNow(Coalesce("available_at", "not_before"))
+    unfinished = list(rows.unfinished().annotate(free=_free(), wait=wait))
     # The head first: recreate() puts one there that has the highest number.
     unfinished.sort(key=lambda d: (d.state != State.PENDING, d.pk))
     waiting = [] if event == Event.CREATED else _tail(unfinished)
@@ -58,6 +62,7 @@ def replace(lane: str, event: str, using: str) -> Legacy:
         # One that somebody held may have been sent, though no record of it came.
         and not any(d.attempts or d.epoch for d in cancelled)
         and not _were_tried(rows),
+        wait=max(0.0, *(d.wait or 0.0 for d in cancelled)),  # type: ignore[attr-defined]
     )
 
 
@@ -83,7 +88,8 @@ def restore(legacy: Legacy, by: Delivery, using: str) -> list[Delivery]:
 
 
 def _free() -> Q:
-    return Q(state=State.WAITING) | Q(held_by="") | Q(available_at__lte=DatabaseNow())
+    unheld = Q(state=State.WAITING) | Q(held_by="") | Q(available_at__lte=DatabaseNow())
+    return Q(handler_tries=0) & unheld
 
 
 def _tail(unfinished: Sequence[Delivery]) -> list[Delivery]:

@@ -1,6 +1,5 @@
 """Say how an outbox stands: what is due, held, stranded, failed, and which workers live."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +9,9 @@ from django.db.models import Count, F, Min, Q
 
 from signal_dispatch.conf import settings
 from signal_dispatch.databases import DatabaseNow, SecondsFromNow
-from signal_dispatch.endpoints import endpoints
 from signal_dispatch.heartbeats import DEAD_SECONDS
 from signal_dispatch.models import UNFINISHED, Delivery, State, WorkerProcess
-from signal_dispatch.registry import registry
+from signal_dispatch.stranding import Stranded, stranded_in
 
 #: Finished deliveries are counted up to here; one more means "more than that".
 COUNTED = 10_000
@@ -43,19 +41,6 @@ class Holder:
     name: str
     deliveries: int
     seconds_left: float
-
-
-@dataclass(frozen=True, slots=True)
-class Stranded:
-    """Unfinished deliveries that no process with these settings and this code may take.
-
-    ``because`` says what is foreign or unknown here: ``environment``, ``endpoint``, ``dispatch``,
-    or ``model`` for a dispatch that is not registered for it.
-    """
-
-    because: str
-    name: str
-    deliveries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +117,7 @@ def status_of(using: str) -> Status:
 
     The cost grows with what is unfinished, and no further: nothing reads through what is finished.
     """
-    groups = _groups(using)
+    groups = unfinished_groups(using)
     mine = [group for group in groups if group["environment"] == settings.environment]
     return Status(
         using,
@@ -141,12 +126,12 @@ def status_of(using: str) -> Status:
         failed_lately=_failed_lately(using),
         backlogs=tuple(_backlogs(mine)),
         holders=tuple(_holders(using)),
-        stranded=tuple(_stranded(groups)),
+        stranded=tuple(stranded_in(groups)),
         workers=tuple(_workers(using)),
     )
 
 
-def _groups(using: str) -> list[dict[str, Any]]:
+def unfinished_groups(using: str) -> list[dict[str, Any]]:
     """Count the unfinished in one statement, by all that says who may take them."""
     due = Q(state=State.PENDING, available_at__lte=DatabaseNow())
     later = Q(state=State.PENDING, available_at__gt=DatabaseNow())
@@ -179,6 +164,8 @@ def _failed_lately(using: str) -> int:
     failed = Delivery.objects.using(using).filter(
         state=State.FAILED,
         finished_at__gte=DatabaseNow(-LATELY_SECONDS),
+        # recreate() lets another one do what this one could not; that one counts for both.
+        replaced_by__isnull=True,
         environment=settings.environment,
     )
     return failed.order_by()[: COUNTED + 1].count()
@@ -201,28 +188,6 @@ def _holders(using: str) -> Iterator[Holder]:
     held = pending.exclude(held_by="").order_by("held_by").values("held_by")
     for row in held.annotate(deliveries=Count("id"), seconds=SecondsFromNow(Min("available_at"))):
         yield Holder(row["held_by"], row["deliveries"], float(row["seconds"]))
-
-
-def _stranded(groups: list[dict[str, Any]]) -> Iterator[Stranded]:
-    found: Counter[tuple[str, str]] = Counter()
-    for group in groups:
-        reason = _reason(*(group[n] for n in ("environment", "endpoint", "dispatch", "model")))
-        if reason is not None:
-            found[reason] += group["due"] + group["scheduled"] + group["held"] + group["waiting"]
-    for (because, name), deliveries in sorted(found.items()):
-        yield Stranded(because, name, deliveries)
-
-
-def _reason(environment: str, endpoint: str, dispatch: str, model: str) -> tuple[str, str] | None:
-    if environment != settings.environment:
-        return "environment", environment
-    if endpoints.find(endpoint) is None:
-        return "endpoint", endpoint
-    if dispatch not in {name for name, _model in registry.pairs()}:
-        return "dispatch", dispatch
-    if registry.find(dispatch, model) is None:
-        return "model", f"{dispatch} for {model}"
-    return None
 
 
 def _workers(using: str) -> Iterator[Worker]:

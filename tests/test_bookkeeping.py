@@ -465,6 +465,38 @@ def test_a_call_in_flight_at_the_end_stays_leased(desk):
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("known_as", ["watched", "to_read", "stale", "ready"])
+def test_what_this_process_claimed_anew_is_not_given_back_for_an_earlier_claim(desk, known_as):
+    anew = held(epoch=2)
+    desk.hand.queue.put(desk.job(anew))
+    desk.hand.queue.take()
+    earlier = desk.job(Delivery.objects.get(pk=anew.pk))
+    earlier.delivery.epoch = 1
+    if known_as in ("watched", "to_read"):
+        getattr(desk.hand, known_as)["default", anew.pk] = desk.now
+    elif known_as == "stale":
+        desk.hand.stale.append(earlier)
+    else:
+        desk.hand.queue.put(earlier)
+    desk.hand.closing = True
+    desk.keeper.run()
+
+    assert row(anew).held_by == claims.holder(), "its call is in flight"
+    assert seconds_left(anew) > 50
+
+
+@pytest.mark.django_db
+def test_nor_for_one_that_finds_no_room(desk):
+    anew = held(epoch=2)
+    earlier = desk.job(Delivery.objects.get(pk=anew.pk))
+    earlier.delivery.epoch = 1
+    desk.refusing = True
+    desk.keeper._submit_or_return(earlier)
+
+    assert row(anew).held_by == claims.holder()
+
+
+@pytest.mark.django_db
 def test_a_database_that_is_away_at_the_end_is_told_and_no_more(desk, monkeypatch, caplog):
     desk.hand.queue.put(desk.job(held()))
     desk.hand.closing = True

@@ -1,3 +1,4 @@
+import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -155,6 +156,7 @@ def test_what_hooks_compute_is_not_looked_up(declare):
         {
             "get_remote_id": answer("7"),
             "path": {"created": "", "updated": "{remote_id}", "deleted": "{remote_id}"},
+            "method": {"created": "POST", "updated": "PUT", "deleted": "DELETE"},
         },
     ],
     ids=["serializer", "remote id from a hook"],
@@ -208,7 +210,11 @@ DECLARED = [
     (Problem.TRACKED_INVALID, {"track": None}, ".track must be a list"),
     (Problem.TRACKED_INVALID, {"track": "status"}, ".track must be a list"),
     (Problem.PATH_INVALID, {"path": None}, "None, which is no string"),
-    (Problem.PATH_INVALID, {"path": 3, "remote_id": "id"}, "3, which is no string"),
+    (
+        Problem.PATH_INVALID,
+        {"path": 3, "remote_id": "id", "on": ["created"]},
+        "3, which is no string",
+    ),
     (Problem.PATH_INVALID, {"path": "a/{+number}"}, "write '{number}'"),
     (Problem.PATH_INVALID, {"path": "a/{#number}"}, "write '{number}'"),
     (Problem.PATH_INVALID, {"path": "a/{number"}, "percent-encoded"),
@@ -218,11 +224,19 @@ DECLARED = [
     (Problem.PATH_NAME_UNKNOWN, {"path": "a/{customer.email}"}, "get_path_values()"),
     (Problem.PATH_NAME_UNKNOWN, {"path": dict.fromkeys(Event, "{x}")}, ".path has {x}"),
     (Problem.REMOTE_ID_UNDECLARED, {"path": "a/{remote_id}"}, "get_remote_id()"),
-    (Problem.REMOTE_ID_TOO_EARLY, {"path": "{remote_id}", "remote_id": "id"}, "'created'"),
-    (Problem.REMOTE_ID_UNORDERED, {"remote_id": "id", "ordered": False}, "ordered = True"),
+    (
+        Problem.REMOTE_ID_TOO_EARLY,
+        {"path": "{remote_id}", "remote_id": "id", "on": ["created"]},
+        "'created'",
+    ),
     (
         Problem.REMOTE_ID_UNORDERED,
-        {"get_remote_id": answer("7"), "ordered": False},
+        {"remote_id": "id", "ordered": False, "on": ["created"]},
+        "ordered = True",
+    ),
+    (
+        Problem.REMOTE_ID_UNORDERED,
+        {"get_remote_id": answer("7"), "ordered": False, "on": ["created"]},
         "ordered = True",
     ),
     (Problem.EVENT_WITHOUT_ENTRY, {"path": {"created": "a"}, "on": ["created", "paid"]}, "'paid'"),
@@ -236,7 +250,11 @@ DECLARED = [
     (Problem.VALUE_INVALID, {"envelope": "fancy"}, ".envelope is 'fancy'"),
     (Problem.VALUE_INVALID, {"snapshot": "later"}, ".snapshot is 'later'"),
     (Problem.VALUE_INVALID, {"retry": {"delays": [0]}}, ".retry is no RetryPolicy"),
-    (Problem.VALUE_INVALID, {"remote_id": ["id"]}, ".remote_id must be a string"),
+    (
+        Problem.VALUE_INVALID,
+        {"remote_id": ["id"], "on": ["created"]},
+        ".remote_id must be a string",
+    ),
     (Problem.VALUE_INVALID, {"name": "x" * 151}, ".name is longer than 150"),
     (Problem.VALUE_INVALID, {"name": 3}, ".name must be a string"),
     (Problem.VALUE_INVALID, {"name": ["x"]}, ".name must be a string"),
@@ -251,8 +269,14 @@ DECLARED = [
     (Problem.RELATION_INVALID, {"m2m_fields": ["tgas"]}, "'tgas' of shop.Order"),
     (Problem.RELATION_INVALID, {"m2m_fields": ["tags"], "on": ["created"]}, "not in 'on'"),
     (Problem.LATEST_UNORDERED, {"latest_wins": True, "ordered": False}, "needs ordered = True"),
-    (Problem.VALUE_INVALID, {"delay": -3}, ".delay must be more than 0 seconds"),
+    (Problem.VALUE_INVALID, {"delay": -3}, ".delay must be 0 seconds or more, and finite. | Write"),
+    (Problem.VALUE_INVALID, {"delay": math.inf}, ".delay must be 0 seconds or more, and finite"),
     (Problem.VALUE_INVALID, {"delay": "3"}, ".delay must be a number of seconds"),
+    (Problem.VALUE_INVALID, {"delay": False}, ".delay must be a number of seconds"),
+    (Problem.VALUE_INVALID, {"latest_wins": "yes"}, ".latest_wins must be True or False. | Write"),
+    (Problem.VALUE_INVALID, {"ordered": "no"}, ".ordered must be True or False"),
+    (Problem.VALUE_INVALID, {"merge": 0}, ".merge must be True or False"),
+    (Problem.VALUE_INVALID, {"merge": None}, ".merge must be True or False"),
     (Problem.ATTRIBUTE_NOT_YET, {"envelope": "standard"}, ".envelope asks for"),
     (Problem.ATTRIBUTE_NOT_YET, {"get_files": answer({})}, ".get_files asks for"),
     (Problem.ATTRIBUTE_NOT_YET, {"send": answer()}, "not yet built"),
@@ -351,6 +375,71 @@ def test_names_of_the_site_s_own_are_not_told(declare):
 
 def test_empty_lists_of_what_is_not_yet_built_ask_for_nothing(declare):
     declare(m2m_fields=[], latest_wins=False, delay=0.0)
+
+    assert told() == {}
+
+
+DICTS = {
+    "path": {"created": "orders", "updated": "orders/{remote_id}", "deleted": "o/{remote_id}"},
+    "method": {"created": "POST", "updated": "PATCH", "deleted": "DELETE"},
+}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "events"),
+    [
+        ({"path": "orders"}, ["updated", "deleted"]),
+        ({}, ["updated", "deleted"]),
+        ({"path": "orders", "on": ["created", "updated"]}, ["updated"]),
+        ({"path": dict.fromkeys(Event, "orders")}, ["updated", "deleted"]),
+        ({"path": DICTS["path"] | {"deleted": "orders"}}, ["deleted"]),
+        ({"path": "orders", "remote_id": "", "get_remote_id": answer("7")}, ["updated", "deleted"]),
+    ],
+)
+def test_calls_that_name_no_object_are_told_where_ids_are_kept(declare, attributes, events):
+    declare(**{"remote_id": "id", "method": DICTS["method"]} | attributes)
+
+    found = told()
+    assert list(found) == [Problem.COLLECTION_CALLED.id]
+    for text, event in zip(found[Problem.COLLECTION_CALLED.id], events, strict=True):
+        assert text.startswith(f"{WHERE}.path sends {event!r} with {DICTS['method'][event]} to ")
+        assert "{remote_id}" in text.partition(" | ")[2]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "patch"])
+def test_a_delete_that_is_sent_as_any_change_is_told_where_ids_are_kept(declare, method):
+    declare(remote_id="id", path=DICTS["path"], method=method)
+
+    found = told()
+    assert list(found) == [Problem.DELETED_AS_CHANGE.id]
+    (text,) = found[Problem.DELETED_AS_CHANGE.id]
+    assert text.startswith(f"{WHERE}.method sends 'deleted' with {method.upper()}, as ")
+    assert 'Event.DELETED: "DELETE"' in text
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        # As a webhook has it: what the event was stands in the body, and no id is kept.
+        {},
+        {"path": "hook"},
+        {"method": "PUT"},
+        {"remote_id": "id", **DICTS},
+        # By a key of our own.
+        {"remote_id": "id", "path": "orders/{number}", "method": DICTS["method"]},
+        {"remote_id": "id", "path": "orders{?number}", "method": DICTS["method"]},
+        # What is computed only the objects know.
+        {"remote_id": "id", "get_path": answer("orders"), "method": DICTS["method"]},
+        {"remote_id": "id", "path": DICTS["path"], "get_method": answer("POST")},
+        # Written for that event, so it is meant.
+        {"remote_id": "id", "path": DICTS["path"], "method": dict.fromkeys(Event, "POST")},
+        {"remote_id": "id", "path": "{remote_id}", "on": ["deleted"], "method": "POST"},
+        {"remote_id": "id", "on": ["created"]},
+        {"remote_id": "id", "path": DICTS["path"], "on": ["created", "updated"]},
+    ],
+)
+def test_nothing_is_told_where_calls_name_their_object(declare, attributes):
+    declare(**attributes)
 
     assert told() == {}
 
@@ -913,6 +1002,8 @@ def test_every_id_is_exercised_here():
         Problem.THROUGH_UNSEEN,
         Problem.RELATION_ONE_SIDED,
         Problem.REMOTE_ID_REDACTED,
+        Problem.COLLECTION_CALLED,
+        Problem.DELETED_AS_CHANGE,
     }
     in_tables = {problem for problem, *_ in [*DECLARED, *CONFIGURED]}
 

@@ -276,10 +276,14 @@ def test_what_was_taken_anew_under_the_same_name_is_another_lease():
 
 @pytest.mark.django_db
 def test_what_is_handed_back_is_due_for_everybody():
-    mine, other = (delivery(held_by=who, available_at=DatabaseNow(60)) for who in ("me", "you"))
+    later = {"available_at": DatabaseNow(60), "epoch": 1}
+    mine, other, anew = (delivery(held_by=who, **later) for who in ("me", "you", "me"))
+    Delivery.objects.filter(pk=anew.pk).update(epoch=2)
+    held = [(d.pk, d.epoch) for d in (mine, other, anew)]
 
-    assert claims.hand_back("default", "me", [mine.pk, other.pk]) == 1
+    assert claims.hand_back("default", "me", held) == 1
     assert claims.claim("default", Lease("third", 60), SCOPE, 10) == [mine]
+    assert claims.hand_back("default", "me", [(anew.pk, 2), (other.pk, 1)]) == 1
 
 
 @pytest.mark.django_db

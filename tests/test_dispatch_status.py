@@ -85,8 +85,37 @@ def test_all_that_stands_is_shown_aligned(declare, settings):
         assert line.split() in rows
     assert any(row[:2] == ["web:7:abcd", "alive"] and row[-2:] == ["crm,", "erp"] for row in rows)
     assert any(row[:2] == ["web:8:abcd", "dead"] for row in rows)
-    starts = {line.index(word) for line, word in zip(shown[-4:-2], ("alive", "dead"), strict=True)}
+    workers = [line for line in shown if line.startswith("web:") and "ago" in line]
+    starts = {line.index(word) for line, word in zip(workers, ("alive", "dead"), strict=True)}
     assert len(starts) == 1, "columns are aligned"
+
+
+def test_of_what_nobody_here_may_take_it_says_what_to_do(declare, settings):
+    settings.SIGNAL_DISPATCH_ENVIRONMENT = "blue"
+    declare(Order)
+    delivery(environment="green")
+    for values in ({"dispatch": "shop.Gone"}, {"model": "shop.tag"}, {"endpoint": "erp"}):
+        delivery(environment="blue", **values)
+    _code, shown = lines("--max-age", "8000")
+
+    advice = shown[shown.index("What to do:") + 1 :][:4]
+    assert [line.partition(":")[0].strip() for line in advice] == [
+        "unknown dispatch 'shop.Gone'",
+        "unknown endpoint 'erp'",
+        "another environment 'green'",
+        "dispatch not for the model 'shop.Told for shop.tag'",
+    ]
+    for line, words in zip(
+        advice,
+        (
+            "deploy the code that declares it; if its class was renamed, set its name to this one.",
+            'SIGNAL_DISPATCH_ENDPOINTS["erp"] is missing or faulty here',
+            "SIGNAL_DISPATCH_ENVIRONMENT is 'blue' here",
+            "register it for that model, too",
+        ),
+        strict=True,
+    ):
+        assert words in line
 
 
 @pytest.mark.parametrize(
@@ -137,7 +166,9 @@ def test_json_says_the_same_for_machines():
     assert other["oldest_due_seconds"] == other["backlogs"][0]["oldest_due_seconds"]
     assert 4000 <= other["oldest_due_seconds"] < 8000
     assert other["states"]["pending"] == 1
-    assert other["stranded"] == [{"because": "dispatch", "name": "shop.Told", "deliveries": 1}]
+    (stranded,) = other["stranded"]
+    assert stranded.pop("advice").startswith("No dispatch has the name 'shop.Told' here:")
+    assert stranded == {"because": "dispatch", "name": "shop.Told", "deliveries": 1}
     assert default["workers"][0]["alive"] is True
 
 
@@ -173,6 +204,13 @@ def test_a_database_without_an_outbox_counts_only_where_it_is_named(monkeypatch)
 def test_what_makes_no_sense_is_refused(settings):
     with pytest.raises(CommandError, match="--database 'third' is not known"):
         run("--database", "third")
+    for options, sentence in (
+        (["--max-failed", "-3"], "--max-failed must not be negative: 0 tolerates none"),
+        (["--max-age", "-0.5"], "--max-age must be a number of seconds, 0 or more"),
+        (["--max-age", "nan"], "--max-age must be a number of seconds, 0 or more"),
+    ):
+        with pytest.raises(CommandError, match=sentence):
+            run(*options)
     settings.SIGNAL_DISPATCH_ENVIRONMENT = 7
     with pytest.raises(CommandError, match="Correct it in your settings"):
         run()

@@ -6,7 +6,9 @@ from contextlib import contextmanager
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 
+from signal_dispatch import tallies
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.models import Delivery
 from signal_dispatch.worker import Worker
@@ -63,6 +65,54 @@ def test_only_the_named_database_is_served(declare, receiver):
     assert state_of(other) == "delivered"
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
+def test_once_says_at_its_end_what_it_did_and_what_it_left(declare, receiver, settings, capsys):
+    entry = settings.SIGNAL_DISPATCH_ENDPOINTS["crm"]
+    entry |= {"RETRY": {"delays": [0, 3600]}}
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": entry, "erp": entry}
+    receiver.script = lambda request: (int(request.path.strip("/")), {}, b"{}")
+    declare(Order)
+    for path in ("200", "200", "400", "503"):
+        delivery(path=path)
+    delivery(held_by="alive", epoch=1, available_at=DatabaseNow(60), lane="a")
+    for _ in range(3):
+        delivery(state="waiting", available_at=None, lane="a")
+    delivery(endpoint="erp")
+    delivery(environment="production")
+    delivery(state="failed", available_at=None)
+    run(verbosity=1, endpoint=["crm"])
+
+    assert capsys.readouterr().out.splitlines()[1] == (
+        "Delivered 2, failed 1. Left: 1 scheduled for later, 1 leased by others, "
+        "3 waiting behind others, 2 not for this process."
+    )
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
+def test_what_was_cancelled_is_said_where_there_is_some(declare, receiver, capsys):
+    declare(Order, remote_id="id")
+    delivery(event="deleted")
+    run(verbosity=1)
+
+    said = "Delivered 0, failed 0, cancelled 1. Nothing is left."
+    assert said in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
+def test_a_database_that_is_away_at_the_end_is_no_error(declare, receiver, capsys, monkeypatch):
+    def away(using, scope):
+        raise OperationalError("server\n  gone")
+
+    monkeypatch.setattr(tallies, "left_on", away)
+    run(verbosity=1)
+
+    said = "Delivered 0, failed 0. What is left in 'default' can't be counted: server gone"
+    assert said in capsys.readouterr().out.splitlines()
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -82,7 +132,9 @@ def test_it_says_what_it_does_and_leaves_the_signals_as_they_were(receiver, caps
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     run(verbosity=1)
 
-    assert capsys.readouterr().out == "Sending for crm.\nStopped.\n"
+    assert capsys.readouterr().out == (
+        "Sending for crm.\nDelivered 0, failed 0. Nothing is left.\nStopped.\n"
+    )
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
     assert not [t for t in threading.enumerate() if t.name.startswith("signal_dispatch-")]
 

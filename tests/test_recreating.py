@@ -5,7 +5,7 @@ from django.db import OperationalError
 
 from signal_dispatch import Event, Outcome, RetryPolicy, recreating
 from signal_dispatch.models import Attempt, Delivery, RemoteObject
-from signal_dispatch.signals import delivery_enqueued
+from signal_dispatch.signals import delivery_enqueued, delivery_finished
 from tests.sending import attempt
 from tests.shop.models import Order
 from tests.waiting import eventually
@@ -62,6 +62,16 @@ def calls(receiver):
     return [f"{request.method} {request.path}" for request in receiver.requests]
 
 
+def connected(signal, heard):
+    """Collect the deliveries that a signal tells of; return the receiver."""
+
+    def note(delivery, **kwargs):
+        heard.append(delivery)
+
+    signal.connect(note, weak=False)
+    return note
+
+
 def rows():
     return list(Delivery.objects.order_by("id"))
 
@@ -94,6 +104,42 @@ def test_it_is_created_anew_before_what_waits(contact, forgetful):
     assert anew.payload["status"] == "sent", "it is taken from the database, now"
     assert RemoteObject.objects.get().remote_id == "c-3"
     assert Attempt.objects.get(delivery=lost).outcome == "recreate"
+
+
+@pytest.mark.parametrize("snapshot", ["save", "send"])
+def test_the_last_call_carries_the_last_state(contact, forgetful, snapshot):
+    contact(snapshot=snapshot)
+    order = Order.objects.create(number="A-1")
+    attempt()
+    forgetful.known.clear()
+    for status in ("paid", "packed", "sent"):
+        save(order, status)
+    attempt()
+
+    told = [(request.method, request.json["status"]) for request in forgetful.requests[1:]]
+    lost, anew, *rest = told
+    assert (lost[0], anew) == ("PATCH", ("POST", "sent"))
+    between = [("PATCH", "packed")] if snapshot == "save" else [("PATCH", "sent")]
+    assert rest == [*between, ("PATCH", "sent")], "what was recorded before is sent as it was"
+
+
+def test_what_is_saved_while_it_is_created_anew_comes_last(contact, forgetful, monkeypatch):
+    contact()
+    order = Order.objects.create(number="A-1")
+    attempt()
+    forgetful.known.clear()
+    save(order, "paid")
+    put_first = recreating.put_first
+
+    def save_meanwhile(*arguments):
+        save(order, "sent")
+        put_first(*arguments)
+
+    monkeypatch.setattr(recreating, "put_first", save_meanwhile)
+    attempt()
+
+    told = [(request.method, request.json["status"]) for request in forgetful.requests[1:]]
+    assert told == [("PATCH", "paid"), ("POST", "paid"), ("PATCH", "sent")]
 
 
 def test_a_second_time_in_a_row_it_is_failed(contact, receiver):
@@ -260,7 +306,45 @@ def test_a_delete_of_what_is_lost_publishes_nothing(contact, forgetful):
     attempt()
 
     assert calls(forgetful) == ["POST /orders", "DELETE /orders/c-1"]
-    assert rows()[1].state == "failed"
+    assert rows()[1].state == "cancelled"
+
+
+def test_what_the_remote_lost_need_not_be_deleted_there(contact, forgetful):
+    handled, finished = [], []
+    contact(handle_failure=lambda self, delivery, attempt: handled.append(delivery))
+    order = Order.objects.create(number="A-1")
+    attempt()
+    forgetful.known.clear()
+    order.delete()
+    receive = connected(delivery_finished, finished)
+    attempt()
+    delivery_finished.disconnect(receive)
+
+    deleted = rows()[1]
+    assert calls(forgetful) == ["POST /orders", "DELETE /orders/c-1"]
+    assert (deleted.state, deleted.error_class, deleted.last_status) == ("cancelled", "", 404)
+    assert deleted.reason == recreating.GONE_THERE
+    assert Attempt.objects.get(delivery=deleted).outcome == "recreate"
+    assert not RemoteObject.objects.exists()
+    assert (handled, finished) == ([], [deleted])
+
+
+def test_a_lease_that_is_lost_meanwhile_leaves_the_id(contact, forgetful):
+    def judge(dispatch, delivery, response):
+        if response.status_code == 404:
+            Delivery.objects.filter(pk=delivery.pk).update(epoch=9, held_by="another")
+        return anew_where_it_is_lost(dispatch, delivery, response)
+
+    contact(get_outcome=judge)
+    order = Order.objects.create(number="A-1")
+    attempt()
+    forgetful.known.clear()
+    order.delete()
+    attempt()
+
+    assert (rows()[1].state, rows()[1].epoch) == ("pending", 9)
+    assert RemoteObject.objects.exists()
+    assert Attempt.objects.filter(delivery=rows()[1]).count() == 1, "the call was made"
 
 
 def test_a_database_that_fails_in_between_costs_no_second_call(contact, forgetful, monkeypatch):

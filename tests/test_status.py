@@ -13,11 +13,11 @@ from signal_dispatch.status import (
     Holder,
     Limits,
     Status,
-    Stranded,
     counted,
     has_outbox,
     status_of,
 )
+from signal_dispatch.stranding import Stranded
 from tests.deliveries import delivery
 from tests.shop.models import Order
 from tests.test_heartbeats import worker_process
@@ -161,6 +161,15 @@ def test_failed_lately_is_within_the_hour_and_of_this_environment():
     finished("cancelled")
 
     assert status_of("default").failed_lately == 1
+
+
+def test_what_another_delivery_made_good_is_not_failed_lately():
+    anew = finished("delivered")
+    finished("failed", replaced_by=anew)
+    finished("failed")
+    stands = status_of("default")
+
+    assert (stands.failed_lately, stands.states["failed"]) == (1, 2)
 
 
 def test_workers_live_as_long_as_they_beat():

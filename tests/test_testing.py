@@ -4,6 +4,7 @@ import re
 import sys
 import threading
 import unittest
+from http import HTTPStatus
 
 import pytest
 import requests
@@ -102,6 +103,7 @@ def test_without_a_mock_a_save_is_recorded_and_no_hook_is_registered(
 @pytest.mark.django_db(transaction=True)
 def test_without_a_mock_a_commit_sends_nothing_and_starts_nothing(declare, deliveries):
     declare(Order)
+    assert backends["default"].check() == [], "as 'manage.py check' asks it: now there is one"
     paid()
 
     drain()
@@ -541,12 +543,29 @@ def test_retry_after_of_a_reply_is_obeyed(declare, deliveries, crm):
     [
         (lambda crm: crm.reply(json={}, body="x"), ValueError, "either 'json' or 'body'"),
         (lambda crm: crm.reply(path="orders?q=1"), ValueError, "give it as query="),
+        (lambda crm: crm.reply("201"), TypeError, "a status such as 201, not '201'"),
+        (lambda crm: crm.reply(status=True), TypeError, "a status such as 201, not True"),
+        (lambda crm: crm.reply(2010), ValueError, "three digits, such as 201, and 2010 has not"),
+        (lambda crm: crm.reply(-200), ValueError, "three digits"),
         (lambda crm: crm.fail("down"), TypeError, "a status or an exception, not 'down'"),
+        (lambda crm: crm.fail(failure=False), TypeError, "a status or an exception, not False"),
+        (lambda crm: crm.fail(99), ValueError, "three digits, such as 201, and 99 has not"),
+        (lambda crm: crm.fail(503, times=0), ValueError, "at least 1, or None for ever"),
+        (lambda crm: crm.fail(503, times=True), ValueError, "at least 1, or None for ever"),
+        (lambda crm: crm.fail(503, times="2"), ValueError, "at least 1, or None for ever"),
     ],
 )
 def test_a_reply_that_makes_no_sense_is_refused(crm, tell, error, message):
     with pytest.raises(error, match=message):
         tell(crm)
+
+
+@pytest.mark.django_db
+def test_the_statuses_of_the_standard_library_are_taken(call, crm):
+    crm.fail(HTTPStatus.SERVICE_UNAVAILABLE, times=1)
+    crm.reply(HTTPStatus.CREATED)
+
+    assert [call(), call()] == [503, 201]
 
 
 def test_an_unknown_endpoint_can_not_be_mocked(mock_endpoint):

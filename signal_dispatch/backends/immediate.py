@@ -1,7 +1,9 @@
 """Send in the thread that commits: for scripts, where nobody waits for a page."""
 
-from collections.abc import Sequence
-from threading import get_ident
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from threading import Lock, get_ident
 from typing import ClassVar
 
 from django.conf import settings as django_settings
@@ -26,6 +28,12 @@ class ImmediateBackend(BaseBackend):
     #: How many deliveries that an earlier commit left due are sent along with a commit.
     due_limit: ClassVar[int] = 10
 
+    def __init__(self, alias: str) -> None:
+        super().__init__(alias)
+        #: Lanes whose first somebody had locked; if that is rolled back, nobody else looks.
+        self._blocked: set[tuple[str, str]] = set()
+        self._lock = Lock()
+
     def lease(self, using: str) -> Lease:
         """Return a lease: the committing thread sends it itself."""
         # Each thread for itself: two that release lanes at once would both take what one moved.
@@ -40,12 +48,30 @@ class ImmediateBackend(BaseBackend):
         pending = (r for r in recorded if r.delivery.state == State.PENDING)
         due = [r.delivery.pk for r in pending if not r.leased]
         waiting = {r.delivery.lane for r in recorded if r.delivery.state == State.WAITING}
-        send_inline(leased, using, lease)
-        if due:
-            send_inline(claims.claim_ids(using, lease, due, only_due=True), using, lease)
-        if waiting:
-            send_inline(lanes.release(using, waiting, lease).taken, using, lease)
-        send_inline(claims.claim(using, lease, self.scope(), self.due_limit), using, lease)
+        with self._looking_again(using, waiting) as blocked:
+            send = partial(send_inline, using=using, lease=lease, blocked=blocked)
+            send(leased)
+            if due:
+                send(claims.claim_ids(using, lease, due, only_due=True))
+            if waiting:
+                released = lanes.release(using, waiting, lease)
+                blocked.difference_update(waiting - released.blocked)
+                send(released.taken)
+            send(claims.claim(using, lease, self.scope(), self.due_limit))
+
+    @contextmanager
+    def _looking_again(self, using: str, waiting: set[str]) -> Iterator[set[str]]:
+        """Add what was locked when an earlier commit looked; keep what is locked now."""
+        with self._lock:
+            again = {(alias, lane) for alias, lane in self._blocked if alias == using}
+            self._blocked -= again
+        waiting |= {lane for _alias, lane in again}
+        blocked = set(waiting)  # until they are looked at: the database may refuse
+        try:
+            yield blocked
+        finally:
+            with self._lock:
+                self._blocked |= {(using, lane) for lane in blocked}
 
     def check(self) -> list[CheckMessage]:
         """Warn outside of DEBUG: a request would wait for the endpoint."""

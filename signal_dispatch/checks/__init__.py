@@ -9,7 +9,7 @@ from typing import Any
 from django.core import checks
 from django.core.checks import CheckMessage
 
-from signal_dispatch.checks import attributes, exposure, names, site, slips, tables
+from signal_dispatch.checks import addressing, attributes, exposure, names, site, slips, tables
 from signal_dispatch.checks.problems import guarded, where
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.registry import registry
@@ -38,6 +38,8 @@ _OF_A_DISPATCH = (
     names.check_tracked,
     names.check_relations,
     names.check_path,
+    addressing.check_addresses,
+    addressing.check_delete,
     slips.check_spelling,
     slips.check_event_names,
     slips.check_hooks,

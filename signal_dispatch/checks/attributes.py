@@ -24,6 +24,8 @@ _CHOICES = {
     "envelope": ("plain", "standard"),
     "snapshot": ("save", "send"),
 }
+# Anything else would count as one of the two, and not always as the one that was meant.
+_FLAGS = ("ordered", "latest_wins", "merge")
 # What comes later: attributes that ask for it by one of their values.
 _VALUES_NOT_YET = {"envelope": "standard"}
 #: Hooks that come later.
@@ -105,6 +107,11 @@ def check_values(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
         value = getattr(dispatch, attribute)
         if value not in known and not (attribute == "encoding" and dispatch.overrides("encode")):
             yield _invalid(dispatch, attribute, f"is {value!r}.", f"Use one of {known!r}.")
+    for attribute in _FLAGS:
+        try:
+            readers.flag(getattr(dispatch, attribute))
+        except TypeError as error:
+            yield _invalid(dispatch, attribute, str(error), "Write one of the two, bare.")
     if dispatch.retry is not None and not isinstance(dispatch.retry, RetryPolicy):
         yield _invalid(dispatch, "retry", "is no RetryPolicy.", "Write RetryPolicy(delays=[...]).")
     if not isinstance(dispatch.remote_id, str):
@@ -156,8 +163,7 @@ def check_order(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
 def check_latest(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
     """See that there is a lane in which a newer delivery can replace what waits, and a delay."""
     try:
-        if dispatch.delay != 0:
-            readers.seconds(dispatch.delay)
+        readers.delay(dispatch.delay)
     except (TypeError, ValueError) as error:
         yield _invalid(dispatch, "delay", str(error), "Write a number of seconds, such as 2.5.")
     if dispatch.latest_wins and not dispatch.ordered:

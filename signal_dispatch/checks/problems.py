@@ -57,6 +57,8 @@ class Problem(StrEnum):
     ATTRIBUTE_MISSPELT = "W005"
     EVENT_MISSPELT = "W006"
     RELATION_ONE_SIDED = "W007"
+    COLLECTION_CALLED = "W008"
+    DELETED_AS_CHANGE = "W009"
     THROUGH_UNSEEN = "I001"
 
     # What an endpoint lets out, and in.

@@ -3,6 +3,7 @@
 import pytest
 
 from signal_dispatch.models import Attempt, Delivery
+from signal_dispatch.repairing import retry
 from tests.acceptance.fleet import Fleet, Remote, await_calm, over_processes
 from tests.acceptance.soak import report
 from tests.deliveries import delivery
@@ -44,7 +45,7 @@ def test_a_kept_answer_survives_its_process_and_is_handled_by_the_next(receiver,
     assert Attempt.objects.count() == 1
 
 
-def test_a_handler_that_never_works_fails_in_the_end_with_one_call(receiver, fleet):
+def test_a_handler_that_never_works_fails_and_after_the_fix_is_run_again_by_hand(receiver, fleet):
     Remote(receiver)
     order, made = order_to_tell("broken")
     while Delivery.objects.unfinished().exists():
@@ -59,6 +60,19 @@ def test_a_handler_that_never_works_fails_in_the_end_with_one_call(receiver, fle
     assert "RuntimeError: not today" in made.reason
     assert order.total == 0
     assert bytes(Attempt.objects.get().response_body) == b'{"id": "c-a"}'
+
+    Order.objects.update(status="mended")
+    assert retry(Delivery.objects.filter(error_class="handler")) == 1
+    worker = fleet.worker()
+    await_calm(30)
+    fleet.end(worker)
+
+    order.refresh_from_db()
+    made.refresh_from_db()
+    report("answer handled by hand", calls=len(receiver.requests), handled=float(order.total))
+    assert (order.total, order.crm_id) == (1, "c-a")
+    assert made.state == "delivered"
+    assert len(receiver.requests) == Attempt.objects.count() == 1
 
 
 @pytest.mark.parametrize("point", ["after_answer", "before_settling", "after_mark"])

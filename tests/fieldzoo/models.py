@@ -85,3 +85,33 @@ class Membership(models.Model):
     club = models.ForeignKey(Club, on_delete=models.CASCADE)
     keeper = models.ForeignKey(Keeper, on_delete=models.CASCADE)
     since = models.DateField(null=True)
+
+
+class Zoo(models.Model):
+    """Takes both ends of a relation along when it is deleted."""
+
+
+class Sign(models.Model):
+    """One end of it."""
+
+    zoo = models.ForeignKey(Zoo, models.CASCADE, null=True)
+
+
+class Cage(models.Model):
+    """The other end of it."""
+
+    zoo = models.ForeignKey(Zoo, models.CASCADE, null=True)
+    signs = models.ManyToManyField(Sign)
+
+
+class SignProxy(Sign):
+    """The first end, by another name."""
+
+    class Meta:
+        proxy = True
+
+
+class LitSign(Sign):
+    """The first end, with a table of its own beside."""
+
+    colour = models.CharField(max_length=10)

@@ -60,7 +60,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print the status; raises ``SystemExit`` where something is beyond the limits."""
-        limits = Limits(options["max_age"], options["max_failed"], options["need_worker"])
+        limits = _limits(options)
         try:
             found, problems = _look(options["database"], limits)
         except InvalidSettings as error:
@@ -70,6 +70,14 @@ class Command(BaseCommand):
             self.stdout.write(line)
         if any(problems.values()):
             raise SystemExit(1)
+
+
+def _limits(options: Mapping[str, Any]) -> Limits:
+    if not options["max_age"] >= 0:  # so that NaN, which is not below it either, is refused
+        raise CommandError("--max-age must be a number of seconds, 0 or more.")
+    if options["max_failed"] < 0:
+        raise CommandError("--max-failed must not be negative: 0 tolerates none.")
+    return Limits(options["max_age"], options["max_failed"], options["need_worker"])
 
 
 def _look(named: list[str] | None, limits: Limits) -> tuple[list[Status], dict[str, list[str]]]:
@@ -101,7 +109,8 @@ def _json(found: list[Status], problems: Mapping[str, list[str]]) -> Iterator[st
     }
     for status in found:
         oldest = {"oldest_due_seconds": status.oldest_due_seconds}
-        databases[status.database] |= asdict(status) | oldest
+        stranded = [asdict(each) | {"advice": each.advice} for each in status.stranded]
+        databases[status.database] |= asdict(status) | oldest | {"stranded": stranded}
     yield json.dumps({"healthy": not any(problems.values()), "databases": databases}, indent=2)
 
 
@@ -113,11 +122,20 @@ def _text(found: list[Status], problems: Mapping[str, list[str]]) -> Iterator[st
             if len(rows) > 1:
                 yield ""
                 yield from table(rows)
+        yield from _advice(status)
         yield ""
     unwell = [(alias, text) for alias, sentences in problems.items() for text in sentences]
     yield "Unhealthy:" if unwell else "Healthy."
     for alias, sentence in unwell:
         yield f"  {alias}: {sentence}"
+
+
+def _advice(status: Status) -> Iterator[str]:
+    if status.stranded:
+        yield ""
+        yield "What to do:"
+    for stranded in status.stranded:
+        yield f"  {_BECAUSE[stranded.because]} {stranded.name!r}: {stranded.advice}"
 
 
 def _tables(status: Status) -> Iterator[list[tuple[str, ...]]]:

@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from signal_dispatch.claims import Scope, own_scope
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.heartbeats import Heartbeat
+from signal_dispatch.tallies import Tally
 from signal_dispatch.worker import Worker
 
 #: Seconds after which a signal is noticed at the latest.
@@ -34,7 +35,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
         parser.add_argument(
-            "--once", action="store_true", help="Send until nothing is due, then exit with 0."
+            "--once",
+            action="store_true",
+            help="Send until nothing is due, say what was done and what is left, exit with 0.",
         )
         parser.add_argument(
             "--concurrency", type=int, default=16, metavar="N", help="Threads that send (16)."
@@ -62,16 +65,21 @@ class Command(BaseCommand):
         def scope() -> Scope:
             return own_scope(options["endpoint"] or endpoints)
 
-        heartbeat = Heartbeat(scope, options["concurrency"])
+        heartbeat, tally = Heartbeat(scope, options["concurrency"]), Tally()
+
+        def after_look(using: str) -> None:
+            heartbeat.beat(using)
+            tally.looked(using)
+
         worker = Worker(
             scope,
             max_senders=options["concurrency"],
             sweep_seconds=1.0,
             max_sleep_seconds=1.0,
             using=options["database"] or (),
-            after_look=heartbeat.beat,
+            after_look=after_look,
         )
-        with _until_told() as told:
+        with _until_told() as told, tally.counting():
             worker.start()
             named = ", ".join(sorted(scope().endpoints)) or "no endpoint"
             self._say(f"Sending for {named}.", options)
@@ -81,6 +89,8 @@ class Command(BaseCommand):
             finally:
                 worker.stop(DRAIN_SECONDS)
                 heartbeat.stop()
+        if options["once"] and options["verbosity"] > 0:
+            self._say(tally.report(scope()), options)
         self._say("Stopped.", options)
 
     def _say(self, text: str, options: dict[str, Any]) -> None:

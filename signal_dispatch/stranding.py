@@ -1,0 +1,63 @@
+"""Name the deliveries that nobody with this code and these settings may take, and what to do."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from signal_dispatch.conf import settings
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.registry import registry
+
+
+@dataclass(frozen=True, slots=True)
+class Stranded:
+    """Unfinished deliveries that no process with these settings and this code may take.
+
+    ``because`` says what is foreign or unknown here: ``environment``, ``endpoint``, ``dispatch``,
+    or ``model`` for a dispatch that is not registered for it.
+    """
+
+    because: str
+    name: str
+    deliveries: int
+
+    @property
+    def advice(self) -> str:
+        """Say why nobody here takes them, and what to do about it."""
+        return _ADVICE[self.because].format(name=self.name, mine=settings.environment)
+
+
+_ADVICE = {
+    "environment": "SIGNAL_DISPATCH_ENVIRONMENT is {mine!r} here: processes of that environment "
+    "send them. If they came with a copy of its database, delete them.",
+    "endpoint": 'SIGNAL_DISPATCH_ENDPOINTS["{name}"] is missing or faulty here: add or correct it, '
+    "or leave them to processes that know it.",
+    "dispatch": "No dispatch has the name {name!r} here: deploy the code that declares it; if its "
+    "class was renamed, set its name to this one.",
+    "model": "The dispatch is registered here, but not for that model: register it for that "
+    "model, too, or deploy the code that does.",
+}
+
+
+def stranded_in(groups: Iterable[Mapping[str, Any]]) -> Iterator[Stranded]:
+    """Yield them, counted, from groups of what is unfinished by all that says who may take it."""
+    found: Counter[tuple[str, str]] = Counter()
+    for group in groups:
+        reason = _reason(*(group[n] for n in ("environment", "endpoint", "dispatch", "model")))
+        if reason is not None:
+            found[reason] += group["due"] + group["scheduled"] + group["held"] + group["waiting"]
+    for (because, name), deliveries in sorted(found.items()):
+        yield Stranded(because, name, deliveries)
+
+
+def _reason(environment: str, endpoint: str, dispatch: str, model: str) -> tuple[str, str] | None:
+    if environment != settings.environment:
+        return "environment", environment
+    if endpoints.find(endpoint) is None:
+        return "endpoint", endpoint
+    if dispatch not in {name for name, _model in registry.pairs()}:
+        return "dispatch", dispatch
+    if registry.find(dispatch, model) is None:
+        return "model", f"{dispatch} for {model}"
+    return None

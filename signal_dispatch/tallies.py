@@ -1,0 +1,81 @@
+"""Count what a worker finished, and what it leaves in the outboxes when it ends."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+from django.db import Error
+
+from signal_dispatch.claims import Scope
+from signal_dispatch.models import Delivery, State
+from signal_dispatch.signals import delivery_finished
+from signal_dispatch.status import unfinished_groups
+
+_LEFT = {
+    "due": "due",
+    "scheduled": "scheduled for later",
+    "held": "leased by others",
+    "waiting": "waiting behind others",
+    "foreign": "not for this process",
+}
+
+
+class Tally:
+    """What this process finished while it was counted, by state, and where it looked."""
+
+    def __init__(self) -> None:
+        self.finished: Counter[str] = Counter()
+        self._outboxes: set[str] = set()
+        self._lock = Lock()
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count inside of the block."""
+        delivery_finished.connect(self._note, weak=False)
+        try:
+            yield
+        finally:
+            delivery_finished.disconnect(self._note)
+
+    def looked(self, using: str) -> None:
+        """Note that the outbox of this database was looked into."""
+        self._outboxes.add(using)
+
+    def report(self, scope: Scope) -> str:
+        """Say in a line what was finished, and what is left for later and for others."""
+        done = [("Delivered", State.DELIVERED), ("failed", State.FAILED)]
+        if self.finished[State.CANCELLED]:
+            done.append(("cancelled", State.CANCELLED))
+        said = ", ".join(f"{word} {self.finished[state]}" for word, state in done)
+        return f"{said}. {self._left(scope)}"
+
+    def _left(self, scope: Scope) -> str:
+        left: Counter[str] = Counter()
+        for using in sorted(self._outboxes):
+            try:
+                left += left_on(using, scope)
+            except Error as error:
+                reason = " ".join(str(error).split())
+                return f"What is left in {using!r} can't be counted: {reason}"
+        named = [f"{left[kind]} {words}" for kind, words in _LEFT.items() if left[kind]]
+        return f"Left: {', '.join(named)}." if named else "Nothing is left."
+
+    def _note(self, delivery: Delivery, **kwargs: Any) -> None:
+        with self._lock:  # each sender tells of what it settled
+            self.finished[delivery.state] += 1
+
+
+def left_on(using: str, scope: Scope) -> Counter[str]:
+    """Count what is unfinished in an outbox, by what has to happen before it is sent."""
+    left: Counter[str] = Counter()
+    for group in unfinished_groups(using):
+        mine = (
+            group["environment"] == scope.environment
+            and group["endpoint"] in scope.endpoints
+            and (group["dispatch"], group["model"]) in scope.dispatches
+        )
+        for kind in ("due", "scheduled", "held", "waiting"):
+            left[kind if mine else "foreign"] += group[kind]
+    return left
