@@ -269,8 +269,9 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 def _detail(chain: list[BaseException]) -> str:
     for cause in chain:
         if isinstance(cause, ssl.SSLError):
-            words = (getattr(cause, name, "") for name in ("verify_message", "reason"))
-            return next(filter(None, words), "TLS failed")
+            reason = (getattr(cause, "reason", "") or "").replace("_", " ").lower()
+            words: str = getattr(cause, "verify_message", "") or reason or "TLS failed"
+            return words.rstrip(".")
         if isinstance(cause, OSError) and cause.errno and cause.strerror:
             return cause.strerror
         for kind, said in _WORDS:

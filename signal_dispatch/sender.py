@@ -21,8 +21,6 @@ from signal_dispatch.wire import StaleConnection
 #: ``EndpointNotMocked``.
 network_guard: Callable[[Endpoint, requests.Session], None] | None = None
 
-_CHUNK_BYTES = 8 * 1024
-
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -85,12 +83,8 @@ def _exchange(call: Call, endpoint: Endpoint, session: requests.Session) -> Resp
 
 def _read(answer: requests.Response, endpoint: Endpoint) -> Response:
     content, limit = bytearray(), endpoint.max_response_bytes
-    # Decoded here: depending on its version, urllib3 inflates a bomb before it hands anything out.
-    chunks = answer.raw.stream(_CHUNK_BYTES, decode_content=False)
-    for piece in decoding.decoded(chunks, answer.headers.get("Content-Encoding", "")):
+    for piece in decoding.content_of(answer, limit):
         content += piece
-        if len(content) > limit:
-            break
         seconds_left()
     return Response.from_answer(
         answer, bytes(content[:limit]), truncated=len(content) > limit, redact=endpoint.redact

@@ -74,6 +74,7 @@ def new_session(endpoint: Endpoint) -> requests.Session:
 
 
 def _adapter_for(endpoint: Endpoint) -> Adapter:
+    limit = endpoint.max_response_bytes
     if endpoint.allow_private_addresses:
-        return Adapter(pool_connections=2, pool_maxsize=1)
-    return GuardedAdapter(endpoint.ports, pool_connections=2, pool_maxsize=1)
+        return Adapter(limit, pool_connections=2, pool_maxsize=1)
+    return GuardedAdapter(limit, endpoint.ports, pool_connections=2, pool_maxsize=1)

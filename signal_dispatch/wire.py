@@ -6,10 +6,12 @@ import re
 import socket
 import sys
 from collections.abc import Collection, Mapping
+from functools import partial
 from http.client import RemoteDisconnected
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -18,6 +20,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from signal_dispatch import crashpoints
 from signal_dispatch.addresses import is_public
 from signal_dispatch.deadlines import has_deadline, seconds_left
+from signal_dispatch.decoding import content_of
 from signal_dispatch.exceptions import SendError
 from signal_dispatch.reading import BoundedResponse
 from signal_dispatch.resolving import Address, literal, resolve
@@ -172,9 +175,24 @@ class _GuardedTLSPool(HTTPSConnectionPool):
 
 
 class Adapter(HTTPAdapter):
-    """Make connections that keep to the deadline; for http and https, and through proxies."""
+    """Make connections that keep to the deadline; for http and https, and through proxies.
+
+    ``limit`` is the number of bytes of an answer that are wanted.
+    """
 
     _pools: Mapping[str, Any] = {"http": _Pool, "https": _TLSPool}
+
+    def __init__(self, limit: int, **kwargs: Any) -> None:
+        self._limit = limit
+        super().__init__(**kwargs)
+
+    def build_response(self, req: Any, resp: Any) -> requests.Response:
+        """Bound the content for whoever reads it first: an AUTH that answers a challenge."""
+        answer: requests.Response = super().build_response(req, resp)
+        if has_deadline():
+            bounded = partial(content_of, answer, self._limit)
+            answer.iter_content = lambda *args, **kwargs: bounded()  # type: ignore[method-assign]
+        return answer
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Let connections be ours."""
@@ -194,9 +212,9 @@ class GuardedAdapter(Adapter):
 
     _pools: Mapping[str, Any] = {"http": _GuardedPool, "https": _GuardedTLSPool}
 
-    def __init__(self, ports: Collection[int], **kwargs: Any) -> None:
+    def __init__(self, limit: int, ports: Collection[int], **kwargs: Any) -> None:
         self._ports = ports
-        super().__init__(**kwargs)
+        super().__init__(limit, **kwargs)
 
     def send(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         """Refuse what no look-up of a name could make good; raises ``SendError``."""

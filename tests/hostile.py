@@ -79,17 +79,21 @@ def dripping(port: int, every: float, bytes_at_once: int = 1) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def proxy(answer: bytes = b"HTTP/1.1 200 OK\r\n\r\n", every: float = 0) -> Iterator[int]:
-    """Yield the port of a proxy that answers CONNECT so, byte by byte, and then leads on."""
+def proxy(
+    answer: bytes = b"HTTP/1.1 200 OK\r\n\r\n", *, pause: float = 0, every: float = 0
+) -> Iterator[int]:
+    """Yield the port of a proxy: after a pause it answers CONNECT, dripping, and then leads on."""
 
     def serve(near: socket.socket, closing: threading.Event) -> None:
         asked = b""
         while b"\r\n\r\n" not in asked:
             asked += near.recv(65536)
-        for position in range(len(answer)):
+        closing.wait(pause)
+        at_once = 1 if every else len(answer)
+        for position in range(0, len(answer), at_once):
             if closing.wait(every):
                 return
-            near.sendall(answer[position : position + 1])
+            near.sendall(answer[position : position + at_once])
         if b" 200 " not in answer:
             return
         host, _, port = asked.split()[1].decode().rpartition(":")

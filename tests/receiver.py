@@ -94,6 +94,12 @@ class Receiver:
         with self._arrived:
             return list(self._requests)
 
+    @property
+    def connections(self) -> int:
+        """Return how many connections were made so far, with or without a request."""
+        with self._arrived:
+            return self._connections
+
     def reply(
         self,
         status: int = 200,

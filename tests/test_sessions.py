@@ -1,9 +1,11 @@
+import gzip
+import io
 import os
 from types import SimpleNamespace
 
 import pytest
 import requests
-from requests.adapters import HTTPAdapter
+from requests.adapters import BaseAdapter, HTTPAdapter
 
 from signal_dispatch.entries import Endpoint
 from signal_dispatch.exceptions import SendError
@@ -131,6 +133,54 @@ def test_session_follows_the_endpoint():
         assert session.cert == ("/c.pem", "/k.pem")
         assert session.proxies == {"https": "http://proxy.example:3128"}
         assert session.trust_env is False
+
+
+def make_session_with_a_hook():
+    session = requests.Session()
+    session.hooks["response"].append(lambda answer, **kwargs: read_by_the_hook.append(answer.text))
+    return session
+
+
+read_by_the_hook = []
+
+
+def test_hook_of_the_session_may_read_the_answer_first(receiver, sessions):
+    receiver.reply(body=gzip.compress(b"x" * 500_000), headers={"Content-Encoding": "gzip"})
+    factory = "tests.test_sessions.make_session_with_a_hook"
+    endpoint = Endpoint("crm", receiver.url, session=factory, max_response_bytes=100_000)
+
+    response = call(endpoint, sessions)
+
+    assert (response.content, response.truncated) == (b"x" * 100_000, True)
+    assert 100_000 < len(read_by_the_hook[0]) < 200_000, "the limit holds for the hook, too"
+
+
+class PlainAdapter(BaseAdapter):
+    """An adapter that knows nothing of urllib3, as one for files or for tests."""
+
+    def send(self, request, **kwargs):
+        answer = requests.Response()
+        answer.status_code, answer.url = 200, request.url
+        answer.raw = io.BytesIO(b"x" * 500)
+        return answer
+
+    def close(self):
+        """There is nothing to close."""
+
+
+def make_session_with_a_plain_adapter():
+    session = requests.Session()
+    session.mount("http://", PlainAdapter())
+    return session
+
+
+def test_adapter_of_the_factory_may_have_any_kind_of_answer(sessions):
+    factory = "tests.test_sessions.make_session_with_a_plain_adapter"
+    endpoint = Endpoint("crm", "http://x.example/", session=factory, max_response_bytes=100)
+
+    response = call(endpoint, sessions)
+
+    assert (response.content, response.truncated) == (b"x" * 100, True)
 
 
 def test_only_what_can_be_decoded_within_bounds_is_asked_for(receiver, sessions, monkeypatch):

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from requests.auth import HTTPDigestAuth
 
 from signal_dispatch.entries import Endpoint
 from signal_dispatch.models import Attempt, Delivery
@@ -79,6 +80,27 @@ def test_body_without_measure(receiver, sessions, script, cap):
     report(f"{script.__name__}, cap {cap}", grown_mib=memory.grown, kept=len(response.content))
 
     assert (len(response.content), response.truncated) == (cap, True)
+    assert memory.grown < LIMIT
+
+
+def make_digest_auth():
+    return HTTPDigestAuth("user", "word")
+
+
+@pytest.mark.parametrize("bomb", [False, True])
+def test_challenge_without_measure(receiver, sessions, bombs, bomb):
+    """An auth object reads the whole answer before it tries again."""
+    challenge = {"WWW-Authenticate": 'Digest realm="r", nonce="n", qop="auth"'}
+    first = (401, challenge, itertools.repeat(BLOCK))
+    if bomb:
+        first = (401, challenge | {"Content-Encoding": "gzip"}, bombs["gzip"])
+    receiver.play(first, (200, {}, b"{}"))
+    auth = "tests.acceptance.test_big_answers.make_digest_auth"
+    with Memory() as memory:
+        response = call(Endpoint("crm", receiver.url, auth=auth, deadline=5), sessions)
+    report("challenge without measure", grown_mib=memory.grown)
+
+    assert (response.status_code, response.content) == (200, b"{}")
     assert memory.grown < LIMIT
 
 

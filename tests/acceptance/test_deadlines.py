@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from signal_dispatch import wire
 from signal_dispatch.entries import Endpoint
 from tests import hostile
 from tests.acceptance.soak import report
@@ -105,6 +106,20 @@ def test_handshake_that_drips(tls, trusted, sessions):
         ends_in_time("handshake drips", sessions, endpoint(url, verify=trusted))
 
 
+def test_name_that_takes_its_time_and_then_a_handshake_that_drips(
+    tls, trusted, sessions, monkeypatch
+):
+    def slowly(host, port, seconds):
+        time.sleep(0.8 * DEADLINE)
+        return [(socket.AF_INET, ("127.0.0.1", port))]
+
+    monkeypatch.setattr(wire, "resolve", slowly)
+    with Receiver(tls=tls) as secure, hostile.dripping(secure.port, 0.1) as port:
+        url = f"https://crm.example.com:{port}/"
+        what = "slow look-up, then the handshake drips"
+        ends_in_time(what, sessions, endpoint(url, verify=trusted))
+
+
 def test_handshake_that_is_never_answered(trusted, sessions):
     with hostile.serving(hostile.never) as port:
         url = f"https://127.0.0.1:{port}/"
@@ -159,19 +174,18 @@ def test_proxy_that_drips(tls, trusted, sessions):
         ends_in_time("proxy drips", sessions, endpoint(secure.url, proxies=proxies, verify=trusted))
 
 
-def test_proxy_that_drips_and_then_a_handshake_that_does(tls, trusted, sessions):
-    answer = b"HTTP/1.1 200 OK\r\n\r\n"
+def test_proxy_that_pauses_and_then_a_handshake_that_drips(tls, trusted, sessions):
     with (
         Receiver(tls=tls) as secure,
         hostile.dripping(secure.port, 0.1) as slow,
-        hostile.proxy(answer, every=0.8 / len(answer)) as port,
+        hostile.proxy(pause=0.8 * DEADLINE) as port,
     ):
         target = endpoint(
             f"https://127.0.0.1:{slow}/",
             proxies={"https": f"http://127.0.0.1:{port}"},
             verify=trusted,
         )
-        ends_in_time("proxy drips, then handshake", sessions, target)
+        ends_in_time("proxy pauses, then the handshake drips", sessions, target)
 
 
 def test_proxy_that_is_quick_lets_everything_through(tls, trusted, sessions):
