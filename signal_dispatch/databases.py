@@ -1,5 +1,6 @@
 """What differs from one database to the next: the clock in SQL, and how a transaction begins."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -163,6 +164,12 @@ def alias_for_writing(objects: QuerySet[Any]) -> str:
     """
     reading, writing = router.db_for_read(objects.model), router.db_for_write(objects.model)
     return writing if objects.db == reading else objects.db
+
+
+def is_refused_by_test(error: Exception) -> bool:
+    """Say whether a test case refused the database: then what is there is nobody's to look at."""
+    module = sys.modules.get("django.test.testcases")
+    return module is not None and isinstance(error, module.DatabaseOperationForbidden)
 
 
 def row_lock(using: str) -> dict[str, Any] | None:

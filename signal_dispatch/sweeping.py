@@ -2,7 +2,6 @@
 
 import logging
 import random
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from time import monotonic
@@ -11,7 +10,7 @@ from django.db import DatabaseError, Error, connections
 
 from signal_dispatch import claims, lanes
 from signal_dispatch.claims import Scope
-from signal_dispatch.databases import outbox_aliases
+from signal_dispatch.databases import is_refused_by_test, outbox_aliases
 from signal_dispatch.hand import Hand
 from signal_dispatch.models import Delivery
 from signal_dispatch.registry import registry
@@ -202,9 +201,7 @@ class Sweeper:
         """Say whether the database has no outbox for us, rather than being unwell."""
         if isinstance(error, DatabaseError):
             return self._lacks_tables(using)
-        # A test case refuses this database: then it is nobody's to sweep.
-        module = sys.modules.get("django.test.testcases")
-        return module is not None and isinstance(error, module.DatabaseOperationForbidden)
+        return is_refused_by_test(error)
 
     def _lacks_tables(self, using: str) -> bool:
         try:
