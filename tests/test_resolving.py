@@ -108,8 +108,14 @@ def test_there_may_be_all_the_time_in_the_world(names):
     assert len(resolving.resolve("crm.example.com", 443, float("inf"))) == 1
 
 
-def test_one_look_up_of_a_name_serves_all_who_wait(names):
-    found = []
+def test_one_look_up_of_a_name_serves_all_who_wait(names, monkeypatch):
+    found, waiting, wait = [], [], resolving._LookUp.wait
+
+    def counted(look_up, seconds):
+        waiting.append(look_up)
+        return wait(look_up, seconds)
+
+    monkeypatch.setattr(resolving._LookUp, "wait", counted)
 
     def ask():
         found.append(resolving.resolve("crm.example.com", 443, 10))
@@ -117,12 +123,28 @@ def test_one_look_up_of_a_name_serves_all_who_wait(names):
     threads = [threading.Thread(target=ask) for _ in range(5)]
     for thread in threads:
         thread.start()
-    eventually(lambda: names.asked)
+    eventually(lambda: len(waiting) == 5)
     names.answer.set()
     for thread in threads:
         thread.join(10)
 
     assert found == [[(socket.AF_INET, ("192.0.2.7", 443))]] * 5
+    assert names.asked == ["crm.example.com"]
+
+
+def test_two_who_ask_at_the_same_moment_share_a_look_up_too(names, monkeypatch):
+    class Unseen(dict):
+        """Shows nobody what is in it, as if it had come in between."""
+
+        def get(self, key):
+            return None
+
+    monkeypatch.setattr(resolving, "_under_way", Unseen())
+    first = resolving._look_up("crm.example.com", 443)
+
+    assert resolving._look_up("crm.example.com", 443) is first
+    names.answer.set()
+    assert first.wait(10)
     assert names.asked == ["crm.example.com"]
 
 
