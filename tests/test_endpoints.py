@@ -174,6 +174,19 @@ def test_endpoints_are_parsed_once_until_settings_change(settings):
     assert endpoints["crm"].url == "https://new.example.com/"
 
 
+def test_what_was_read_while_settings_changed_is_not_kept(settings, monkeypatch):
+    def parse_slowly(alias, entry):
+        parsed = parse(alias, entry)
+        settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": "https://new.example.com/"}}
+        return parsed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("signal_dispatch.endpoints.parse", parse_slowly)
+        assert endpoints["crm"].url == URL
+
+    assert endpoints["crm"].url == "https://new.example.com/"
+
+
 def test_other_settings_leave_the_endpoints_alone(settings):
     first = endpoints["crm"]
 
