@@ -104,11 +104,14 @@ def _keep(attempt: Attempt, response: Response, endpoint: Endpoint) -> None:
 
 def _parameters(endpoint: Endpoint, url: str) -> list[str]:
     """Return the names of the parameters whose values are the endpoint's own."""
-    query = endpoint.query
-    if not isinstance(query, Asked):
-        return [name for name, _value in query]
-    # Where all of them were asked for, it can't be told any more which were added.
-    return list(query.parts) or [name for name, _value in parse_qsl(urlsplit(url).query)]
+    added = endpoint.query
+    if isinstance(added, Asked) and not added.parts:
+        return _names(url)  # which of them were asked for can't be told any more
+    return _names(endpoint.url) + list(added.parts if isinstance(added, Asked) else dict(added))
+
+
+def _names(url: str) -> list[str]:
+    return [name for name, _value in parse_qsl(urlsplit(url).query)]
 
 
 def call_for(delivery: Delivery) -> sender.Call:

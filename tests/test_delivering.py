@@ -104,6 +104,24 @@ def test_redirect_that_repeats_the_endpoints_url_does_not_give_it_away(declare, 
     assert Attempt.objects.get().response_headers["Location"] == "[redacted]orders/"
 
 
+@pytest.mark.parametrize(
+    "query", [lambda: {"key": "s3cret"}, {"key": lambda: "s3cret"}], ids=["whole", "part"]
+)
+def test_answer_that_repeats_what_was_asked_for_does_not_give_it_away(
+    declare, receiver, settings, query
+):
+    url = f"{receiver.url}?sig=s3cret"
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": url, "QUERY": query}}
+    receiver.script = lambda request: (201, {"Location": request.path}, b"{}")
+    declare(Order, path="orders/{number}")
+    Order.objects.create(number="A-1")
+    attempt()
+
+    assert receiver.requests[0].path == "/orders/A-1?sig=s3cret&key=s3cret"
+    kept = Attempt.objects.get()
+    assert kept.response_headers["Location"] == "/orders/A-1?sig=[redacted]&key=[redacted]"
+
+
 @pytest.mark.parametrize("status", [301, 400, 404, 410])
 def test_a_rejection_is_failed_at_once(declare, receiver, status):
     declare(Order)

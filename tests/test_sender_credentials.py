@@ -395,9 +395,7 @@ def test_proxy_that_refuses_us_is_told_without_the_password(sessions, scheme, re
         error = failure(to, sessions)
 
         assert error.error_class == "connect"
-        assert str(error) == (
-            f"The proxy on the way to {to.host} could not be used: it answered 407."
-        )
+        assert str(error) == "The proxy on the way to 127.0.0.1 answered 407."
         assert receiver.requests == []
 
 
