@@ -275,6 +275,7 @@ def test_digest_is_one_attempt_of_two_requests(receiver, sessions):
     assert answer.status_code == 200
     assert seen == ["", "Digest"]
     assert [request.body for request in receiver.requests] == [b"{}"] * 2
+    assert [request.connection for request in receiver.requests] == [1, 1]
 
 
 def test_digest_keeps_its_nonce_from_call_to_call(receiver, sessions):
