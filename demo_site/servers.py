@@ -6,10 +6,12 @@ import socket
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_bytes
 from typing import TypeVar
 
 from demo_site import settings
@@ -75,6 +77,7 @@ def running() -> Iterator[Servers]:
             "DJANGO_SETTINGS_MODULE": "demo_site.settings",
             "CRM_URL": crm_url,
             "CRM_CONTROL_URL": control_url,
+            "CRM_SECRET": f"whsec_{b64encode(token_bytes(32)).decode()}",
             "DEMO_VAR": str(settings.VAR_DIR),
             "PYTHONUNBUFFERED": "1",
         }

@@ -66,6 +66,8 @@ DATABASES = {
 SIGNAL_DISPATCH_ENDPOINTS = {
     "crm": {
         "URL": os.environ.get("CRM_URL", "http://127.0.0.1:8001/"),
+        # Each call is signed with it, and the CRM takes no other.
+        "SECRETS": [secret for secret in [os.environ.get("CRM_SECRET")] if secret],
         # Seconds, where a real site waits for hours: nobody should wait before a demo. It tries
         # for ten minutes.
         "RETRY": {"delays": [0, 1, 1] + [2] * 300},

@@ -64,7 +64,8 @@ class Settings:
     def forget(self, *, setting: str = PREFIX, **kwargs: Any) -> None:
         """Read everything anew from now on, if it is one of ours that changed."""
         if setting.startswith(PREFIX):
-            self.__dict__.clear()
+            # Not cleared: what a thread reads meanwhile goes with the old ones.
+            self.__dict__ = {}
 
 
 settings = Settings()

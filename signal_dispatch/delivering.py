@@ -1,7 +1,7 @@
 """Make one attempt of a delivery: prepare, call, hand its answer on."""
 
 from time import monotonic
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from django.db import InterfaceError, OperationalError
 from django.utils import timezone
@@ -9,6 +9,7 @@ from django.utils import timezone
 from signal_dispatch import crashpoints, preparing, redacting, sender, settling
 from signal_dispatch.answers import judge
 from signal_dispatch.concluding import Case, concluded, failed
+from signal_dispatch.credentials import Asked
 from signal_dispatch.drafts import sentence_of
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.entries import Endpoint
@@ -91,7 +92,7 @@ def _keep(attempt: Attempt, response: Response, endpoint: Endpoint) -> None:
     headers = redacting.kept_headers(
         response.headers,
         endpoint.redact,
-        parameters=[name for name, _value in endpoint.query],
+        parameters=_parameters(endpoint, response.url),
         # Where it leads elsewhere, nobody needs the rest of its URL; a Slack hook's is the secret.
         path=urlsplit(endpoint.url).path if 300 <= response.status_code < 400 else "",
     )
@@ -101,10 +102,21 @@ def _keep(attempt: Attempt, response: Response, endpoint: Endpoint) -> None:
     attempt.truncated = response.truncated
 
 
+def _parameters(endpoint: Endpoint, url: str) -> list[str]:
+    """Return the names of the parameters whose values are the endpoint's own."""
+    added = endpoint.query
+    if isinstance(added, Asked) and not added.parts:
+        return _names(url)  # which of them were asked for can't be told any more
+    return _names(endpoint.url) + list(added.parts if isinstance(added, Asked) else dict(added))
+
+
+def _names(url: str) -> list[str]:
+    return [name for name, _value in parse_qsl(urlsplit(url).query)]
+
+
 def call_for(delivery: Delivery) -> sender.Call:
-    """Return the call that a delivery makes, with what its endpoint adds."""
-    return sender.build_call(
-        endpoints[delivery.endpoint],
+    """Return the call that a delivery makes, without what its endpoint adds."""
+    return sender.Call(
         method=delivery.method,
         path=delivery.path,
         headers=delivery.headers,

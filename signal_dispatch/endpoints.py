@@ -19,14 +19,16 @@ class Endpoints:
 
     def __getitem__(self, alias: str) -> Endpoint:
         """Return an endpoint; raises ``UnknownEndpoint``, or ``InvalidEndpoint`` for a fault."""
-        if alias not in self._parsed:
+        # Settings may change while another thread reads them: what it read then goes with the old.
+        parsed = self._parsed
+        if alias not in parsed:
             if alias not in settings.endpoints:
                 raise UnknownEndpoint(_unknown_alias(alias))
             endpoint, problems = parse(alias, settings.endpoints[alias])
             if problems:
                 raise problems[0]
-            self._parsed[alias] = endpoint
-        return self._parsed[alias]
+            parsed[alias] = endpoint
+        return parsed[alias]
 
     def __contains__(self, alias: object) -> bool:
         return alias in settings.endpoints
@@ -54,7 +56,7 @@ class Endpoints:
     def forget(self, *, setting: str = SETTING, **kwargs: Any) -> None:
         """Read everything anew from now on, if it is the endpoints that changed."""
         if setting == SETTING:
-            self._parsed.clear()
+            self._parsed = {}
 
 
 endpoints = Endpoints()

@@ -1,17 +1,16 @@
 """An entry of the endpoints' setting: parsed, with every fault told by its path."""
 
-import base64
-import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from django.utils.module_loading import import_string
-from requests.auth import AuthBase, HTTPBasicAuth
 
 from signal_dispatch import readers
+from signal_dispatch.credentials import KEYS, Asked, Auth, Credentials, gather, reader_of
 from signal_dispatch.exceptions import InvalidEndpoint
 from signal_dispatch.retries import RetryPolicy
 
@@ -21,7 +20,6 @@ SETTING = "SIGNAL_DISPATCH_ENDPOINTS"
 NOT_YET: Final[Mapping[str, Any]] = {
     "RATE": None,
     "BREAKER": None,
-    "SECRETS": (),
     "SEND_LIMIT": 300.0,
     "RESOLVER": "",
 }
@@ -44,10 +42,10 @@ class Endpoint:
 
     alias: str
     url: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    query: tuple[tuple[str, str], ...] = ()
-    auth: tuple[str, str] | str | None = None
-    secrets: tuple[str, ...] = ()
+    headers: Mapping[str, str] | Asked = field(default_factory=dict)
+    query: tuple[tuple[str, str], ...] | Asked = ()
+    auth: tuple[str, str] | Auth | Asked | None = None
+    secrets: tuple[str, ...] | Asked = ()
     timeout: tuple[float, float] = (3.05, 10.0)
     deadline: float = 15.0
     send_limit: float = 300.0
@@ -81,6 +79,10 @@ class Endpoint:
         """Return the keys that ask for something which is not built yet."""
         return tuple(k for k, idle in NOT_YET.items() if getattr(self, k.lower()) != idle)
 
+    def setting(self, key: str) -> str:
+        """Return where a key of it stands in settings, for a sentence."""
+        return _path(self.alias, key)
+
     def join(self, path: str) -> str:
         """Return the URL of a path below this endpoint; ``""`` leaves its own URL untouched.
 
@@ -93,19 +95,24 @@ class Endpoint:
         queries = "&".join(part for part in (own_query, query) if part)
         return f"{base.rstrip('/')}/{path}" + (f"?{queries}" if queries else "")
 
-    def get_auth(self) -> AuthBase | None:
-        """Return what authenticates a request with ``requests``; asked anew for each call.
+    def credentials(self) -> Credentials:
+        """Return who we are there now; what settings leave to be asked for is asked for.
 
-        Raises ``InvalidEndpoint`` where ``AUTH`` names something that can't be imported.
+        Raises ``SendError`` where that gives nothing that can be used.
         """
-        if self.auth is None:
-            return None
-        if isinstance(self.auth, tuple):
-            user, password = self.auth
-            # RFC 7617 knows UTF-8; left as text, requests would insist on Latin-1.
-            return HTTPBasicAuth(user.encode(), password.encode())
-        auth: AuthBase = self.load("AUTH")()
-        return auth
+        return self._constant or self._gathered()
+
+    @cached_property
+    def _constant(self) -> Credentials | None:
+        """The credentials, where nothing of them is asked for: then a call costs no work."""
+        return None if any(isinstance(v, Asked) for v in self._held.values()) else self._gathered()
+
+    def _gathered(self) -> Credentials:
+        return gather(self._held, self.setting)
+
+    @property
+    def _held(self) -> Mapping[str, Any]:
+        return {key: getattr(self, key.lower()) for key in KEYS}
 
     def problem(self, key: str, sentence: str) -> EndpointProblem:
         """Return what is wrong with one of its keys, as a sentence that begins with its path."""
@@ -141,26 +148,12 @@ def parse(alias: str, entry: Mapping[str, Any]) -> tuple[Endpoint, list[Endpoint
     return Endpoint(alias, **values), problems
 
 
-def _secrets(value: Any) -> tuple[str, ...]:
-    """Read secrets of Standard Webhooks: "whsec_" and base64, the first one signs."""
-    if not isinstance(value, tuple | list):
-        raise TypeError("must be a list of secrets.")
-    for secret in value:
-        try:
-            key = base64.b64decode(readers.text(secret).removeprefix("whsec_"), validate=True)
-        except (TypeError, binascii.Error):
-            key = b""
-        if not key or not secret.startswith("whsec_"):
-            raise ValueError('must hold secrets of the form "whsec_" and base64.')
-    return tuple(value)
-
-
 _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "URL": readers.url,
-    "HEADERS": readers.headers,
-    "QUERY": readers.query,
-    "AUTH": readers.auth,
-    "SECRETS": _secrets,
+    "HEADERS": reader_of("HEADERS"),
+    "QUERY": reader_of("QUERY"),
+    "AUTH": reader_of("AUTH"),
+    "SECRETS": reader_of("SECRETS"),
     "TIMEOUT": readers.timeout,
     "DEADLINE": readers.seconds,
     "SEND_LIMIT": readers.seconds,
@@ -170,7 +163,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "BREAKER": readers.arguments,
     "VERIFY": readers.flag_or_text,
     "CERT": readers.text_or_pair,
-    "PROXIES": readers.texts,
+    "PROXIES": readers.proxies,
     "SESSION": readers.dotted_path,
     "MAX_RESPONSE_BYTES": readers.count,
     "ALLOW_PRIVATE_ADDRESSES": readers.flag,

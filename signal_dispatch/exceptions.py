@@ -47,6 +47,10 @@ class SendError(SignalDispatchError):
         self.for_good = for_good
 
 
+class SignatureError(SignalDispatchError):
+    """What a receiver got does not bear a signature that holds; the message says why."""
+
+
 class LeaseLost(SignalDispatchError):
     """Another process holds this delivery now; nothing may be written for it any more."""
 

@@ -247,7 +247,8 @@ def explain(error: Exception, host: str) -> SendError:
     chain = list(causes(error))
     for cause in chain:
         if isinstance(cause, SendError):
-            return cause
+            # A copy: the way that it came leads through frames that hold credentials.
+            return SendError(cause.error_class, str(cause), for_good=cause.for_good)
     for kinds, error_class, sentence in _FAILURES:
         if any(isinstance(cause, kinds) for cause in chain):
             return SendError(error_class, sentence.format(host=host, detail=_detail(chain)))

@@ -4,6 +4,7 @@ A reader raises ``TypeError`` or ``ValueError`` with what follows the setting's 
 and never repeats the value, which may be a secret.
 """
 
+import base64
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -14,6 +15,9 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _RATE = re.compile(r"([1-9][0-9]*)/([smh])")
 # What urlsplit drops in silence, and what two parsers of URLs read in two ways.
 _NEVER_IN_A_URL = re.compile(r"[\x00-\x20\x7f\\]")
+# requests looks for these, in this case; all other names would mean nothing to it.
+_PROXIED = re.compile(r"(https?|all)(://[a-z0-9.-]+)?")
+_PROXY = re.compile(r"(https?|socks[45][ah]?)://")
 # RFC 9110, 5.6.2 and 5.5; http.client writes values in Latin-1.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[^\x00\r\n\u0100-\U0010ffff]*")
@@ -39,7 +43,9 @@ def texts(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise TypeError("must be a dict of strings.")
     for name, item in value.items():
-        if not isinstance(name, str) or not isinstance(item, str):
+        if not isinstance(name, str):
+            raise TypeError("must have names that are strings.")
+        if not isinstance(item, str):
             raise TypeError(f"must hold strings only, which {name!r} is not.")
     return dict(value)
 
@@ -140,13 +146,9 @@ def url(value: Any) -> str:
     """Read the address of an API: http or https, with a host, without user name and fragment."""
     if _NEVER_IN_A_URL.search(text(value)):
         raise ValueError("must not hold spaces, control characters or backslashes.")
-    try:
-        parts = urlsplit(value)
-        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        sound = False
-    if not sound:
+    if not re.match("https?:", value, re.IGNORECASE) or not _has_host(value):
         raise ValueError('must be an http or https URL with a host, as "https://crm.example.com/".')
+    parts = urlsplit(value)
     if "@" in parts.netloc:
         raise ValueError("must not hold a user name or password: put them into AUTH.")
     if parts.fragment:
@@ -156,12 +158,31 @@ def url(value: Any) -> str:
 
 def headers(value: Any) -> dict[str, str]:
     """Read HTTP headers."""
-    for name, item in texts(value).items():
+    for number, (name, item) in enumerate(texts(value).items(), start=1):
         if not _HEADER_NAME.fullmatch(name):
-            raise ValueError(f"holds {name!r}, which can't be the name of a header.")
+            # Not repeated: name and value may have changed their places.
+            raise ValueError(f"must not have a name like its number {number}: no header can.")
         if not _HEADER_VALUE.fullmatch(item):
             raise ValueError(f"holds a line break or a character beyond Latin-1 in {name!r}.")
     return dict(value)
+
+
+def proxies(value: Any) -> dict[str, str]:
+    """Read proxies as requests takes them: by scheme, or by scheme and host."""
+    for name, item in texts(value).items():
+        if not _PROXIED.fullmatch(name):
+            raise ValueError('must have names such as "https", "all" or "https://a.example".')
+        if not _PROXY.match(item) or not _has_host(item):
+            raise ValueError(f'must hold URLs, as "http://proxy.example:3128"; see {name!r}.')
+    return dict(value)
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname and parts.port != 0 and not _NEVER_IN_A_URL.search(url))
+    except ValueError:
+        return False
 
 
 def query(value: Any) -> tuple[tuple[str, str], ...]:
@@ -171,16 +192,41 @@ def query(value: Any) -> tuple[tuple[str, str], ...]:
     pairs = []
     for name, item in value.items():
         items = item if isinstance(item, tuple | list) else [item]
-        if not isinstance(name, str) or not all(isinstance(i, str | int | float) for i in items):
+        if not isinstance(name, str):
+            raise TypeError("must have names that are strings.")
+        if not all(isinstance(i, str | int | float) for i in items):
             raise TypeError(f"must hold strings and numbers only, which {name!r} is not.")
         pairs += [(name, str(i)) for i in items]
     return tuple(pairs)
 
 
-def auth(value: Any) -> tuple[str, str] | str:
-    """Read a pair of user and password, or the dotted path of a callable."""
-    if isinstance(value, str):
-        return dotted_path(value)
+def secret(value: Any) -> bytes:
+    """Read a secret of Standard Webhooks, "whsec_" and base64, as the key it stands for."""
+    try:
+        key = base64.b64decode(text(value).removeprefix("whsec_"), validate=True)
+    except (TypeError, ValueError):  # the latter for base64, and for what ASCII can't encode
+        key = b""
+    if not key or not value.startswith("whsec_"):
+        raise ValueError('must be "whsec_" and base64.')
+    return key
+
+
+def secrets(value: Any) -> tuple[str, ...]:
+    """Read a list of secrets of Standard Webhooks, as written."""
     if not isinstance(value, tuple | list):
-        raise TypeError("must be a pair (user, password), or the dotted path of a callable.")
+        raise TypeError("must be a list of secrets.")
+    for place, item in enumerate(value):
+        try:
+            secret(item)
+        except ValueError as error:
+            raise ValueError(f"holds a secret, in place {place}, that {error}") from None
+    return tuple(value)
+
+
+def auth(value: Any) -> tuple[str, str] | Callable[[Any], Any]:
+    """Read a pair of user and password, or what requests takes as ``auth``."""
+    if callable(value):
+        return value  # type: ignore[no-any-return]
+    if not isinstance(value, tuple | list):
+        raise TypeError("must be a pair (user, password) or a requests auth object.")
     return pair(value)

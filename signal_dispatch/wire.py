@@ -1,6 +1,5 @@
 """Connections that keep to a deadline, whatever the other end does."""
 
-import logging
 import math
 import re
 import socket
@@ -17,7 +16,7 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from signal_dispatch import crashpoints
+from signal_dispatch import crashpoints, log_masking
 from signal_dispatch.addresses import is_public
 from signal_dispatch.deadlines import has_deadline, seconds_left
 from signal_dispatch.decoding import content_of
@@ -31,12 +30,7 @@ _NOT_PUBLIC: Final = (
 )
 
 
-def _is_not_ours(record: logging.LogRecord) -> bool:
-    return not has_deadline()
-
-
-# urllib3 writes the URL of each request to its log, on the level DEBUG. Ours may be a secret.
-logging.getLogger("urllib3.connectionpool").addFilter(_is_not_ours)
+log_masking.install()
 
 
 class StaleConnection(RemoteDisconnected):

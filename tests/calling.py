@@ -8,7 +8,7 @@ import pytest
 from signal_dispatch.entries import Endpoint
 from signal_dispatch.exceptions import SendError
 from signal_dispatch.outcomes import Response
-from signal_dispatch.sender import build_call, send
+from signal_dispatch.sender import Call, send
 from signal_dispatch.sessions import SessionCache
 
 UID = "0b7c1d0e-0000-4000-8000-000000000001"
@@ -24,10 +24,7 @@ def call(
     body: bytes = b"{}",
 ) -> Response:
     """Make a call, and return its answer."""
-    built = build_call(
-        endpoint, method=method, path=path, headers=headers or {}, body=body, uid=UID
-    )
-    return send(built, endpoint, sessions.get(endpoint))
+    return send(Call(method, path, headers or {}, body, UID), endpoint, sessions.get(endpoint))
 
 
 def failure(

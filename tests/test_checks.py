@@ -27,6 +27,7 @@ from tests.shop.models import (
     Shipment,
     Stamped,
 )
+from tests.tls import write_client
 
 URL = "https://crm.example.com/api/"
 WHERE = "tests.test_checks.ToCRM"
@@ -91,16 +92,22 @@ def test_nothing_registered_means_nothing_told(settings):
     assert checks.check() == []
 
 
-def test_sound_dispatches_have_nothing_told_of_them(declare, settings):
+def test_sound_dispatches_have_nothing_told_of_them(
+    declare, settings, authority, trusted, tmp_path
+):
+    certificate, key = write_client(authority, tmp_path)
+    both = tmp_path / "both.pem"
+    both.write_text(Path(certificate).read_text() + Path(key).read_text())
     settings.SIGNAL_DISPATCH_ENDPOINTS = {
         "crm": {
             "URL": URL,
             "AUTH": "requests.auth.AuthBase",
             "SESSION": "requests.Session",
             "VERIFY": str(Path(__file__).parent),  # a directory of CA certificates is as good
-            "CERT": (__file__, __file__),
+            "CERT": (certificate, key),
         },
-        "erp": {"URL": URL, "VERIFY": False, "CERT": __file__},
+        "erp": {"URL": URL, "VERIFY": trusted, "CERT": str(both)},
+        "mail": {"URL": URL, "VERIFY": False},
     }
     settings.SIGNAL_DISPATCH_BACKENDS = {
         "default": {
@@ -261,7 +268,7 @@ DECLARED = [
     (Problem.VALUE_INVALID, {"retry": 3}, ".retry is no RetryPolicy"),
     (Problem.VALUE_INVALID, {"headers": None}, ".headers must be a dict"),
     (Problem.VALUE_INVALID, {"headers": ["Accept"]}, ".headers must be a dict"),
-    (Problem.VALUE_INVALID, {"headers": {"a b": "c"}}, "'a b'"),
+    (Problem.VALUE_INVALID, {"headers": {"a b": "c"}}, "its number 1"),
     *((Problem.HEADER_CONFIDENTIAL, {"headers": {name: "x"}}, f"'{name}'") for name in HEADERS),
     (Problem.HEADER_CONFIDENTIAL, {"headers": {"Cookie": "x"}}, f'{ENDPOINTS}["crm"]["HEADERS"]'),
     (Problem.RELATION_INVALID, {"m2m_fields": "tags"}, "must be a list or tuple"),
@@ -619,6 +626,11 @@ def test_other_databases_have_no_such_mode(declare, monkeypatch):
 
 # --- settings
 
+
+async def async_vault():
+    return {}
+
+
 CONFIGURED = [
     (Problem.SETTING_INVALID, {ENDPOINTS: []}, "SIGNAL_DISPATCH_ENDPOINTS must be a dict"),
     (Problem.SETTING_INVALID, {BACKENDS: 3}, "SIGNAL_DISPATCH_BACKENDS must be a dict"),
@@ -649,6 +661,47 @@ CONFIGURED = [
         Problem.ENDPOINT_INVALID,
         {ENDPOINTS: {"crm": {"URL": URL}, "x" * 151: {"URL": URL}}},
         "alias of at most 150",
+    ),
+    *(
+        (Problem.ENDPOINT_INVALID, {ENDPOINTS: {"crm": {"URL": URL, key: value}}}, words)
+        for key, value, words in [
+            ("HEADERS", "shop.nowhere.headers", '["HEADERS"] can\'t be imported (ModuleNotFound'),
+            ("QUERY", "tests.test_checks.nowhere", '["QUERY"] can\'t be imported (ImportError)'),
+            ("SECRETS", "sys.path", '["SECRETS"] names something that is not callable'),
+            ("AUTH", "sys.path", '["AUTH"] names something that is not callable'),
+            ("PROXIES", {"HTTPS": "http://p.example"}, '["PROXIES"] must have names such as'),
+            ("PROXIES", {"https": "p.example:3128"}, '["PROXIES"] must hold URLs, as'),
+        ]
+    ),
+    *(
+        (Problem.CREDENTIAL_UNASKABLE, {ENDPOINTS: {"crm": {"URL": URL, key: value}}}, words)
+        for key, value, words in [
+            ("HEADERS", async_vault, '["HEADERS"] is an async function'),
+            ("QUERY", "tests.test_checks.async_vault", '["QUERY"] is an async function'),
+            ("HEADERS", {"X-Key": async_vault}, '["HEADERS"]["X-Key"] is an async function'),
+            ("QUERY", {"key": answer()}, '["QUERY"]["key"] can\'t be called without arguments'),
+            ("AUTH", ("user", answer()), '["AUTH"][1] can\'t be called without arguments'),
+            ("AUTH", "requests.auth.HTTPDigestAuth", '["AUTH"] can\'t be called without'),
+            ("SECRETS", [answer()], '["SECRETS"][0] can\'t be called without arguments'),
+        ]
+    ),
+    *(
+        (Problem.CERTIFICATE_UNUSABLE, {ENDPOINTS: {"crm": {"URL": URL, key: value}}}, words)
+        for key, value, words in [
+            ("CERT", __file__, '["crm"]["CERT"] can\'t be used: '),
+            ("CERT", (__file__, __file__), '["crm"]["CERT"] can\'t be used: '),
+            ("VERIFY", __file__, '["crm"]["VERIFY"] can\'t be used: '),
+        ]
+    ),
+    (
+        Problem.SIGNING_KEY_SHORT,
+        {ENDPOINTS: {"crm": {"URL": URL, "SECRETS": ["whsec_" + "A" * 32, "whsec_AAEC"]}}},
+        '["crm"]["SECRETS"][1] is shorter than 24 bytes',
+    ),
+    (
+        Problem.SIGNING_KEY_SHORT,
+        {ENDPOINTS: {"crm": {"URL": URL, "SECRETS": [str, "whsec_AAEC"]}}},
+        '["crm"]["SECRETS"][1] is shorter than 24 bytes',
     ),
     *(
         (Problem.ENDPOINT_INVALID, {ENDPOINTS: {"crm": {"URL": URL, key: value}}}, words)
@@ -689,7 +742,6 @@ CONFIGURED = [
         for key, value in {
             "RATE": "10/s",
             "BREAKER": {"failures": 5},
-            "SECRETS": ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
             "RESOLVER": "shop.tenants.resolve",
         }.items()
     ),
@@ -863,11 +915,48 @@ def test_no_message_repeats_a_secret(declare, settings):
             "SECRETS": ["s3cret"],
             "RATE": "s3cret",
             "CERT": "s3cret",
-        }
+            "PROXIES": {"https": "shop:s3cret@proxy.example"},
+        },
+        "erp": {
+            "URL": "https://erp.example.com/",
+            "HEADERS": {"Bearer s3cret": "Authorization"},
+            "QUERY": "s3cret.s3cret.s3cret",
+            "AUTH": "s3cret.s3cret.s3cret",
+            "SECRETS": "s3cret",
+            "PROXIES": {"s3cret": "http://proxy.example"},
+        },
     }
     declare(headers={"X-Token": "s3cret"})
 
     assert "s3cret" not in repr(checks.check())
+
+
+def test_nothing_is_asked_for_by_a_check(declare, settings):
+    def vault():
+        raise AssertionError("It was asked.")
+
+    keys = dict.fromkeys(["HEADERS", "QUERY", "AUTH", "SECRETS"], vault)
+    parts = {"HEADERS": {"X": vault}, "QUERY": {"x": vault}, "AUTH": (vault, vault)}
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {
+        "crm": {"URL": URL, **keys},
+        "erp": {"URL": URL, **parts, "SECRETS": [vault]},
+        "kept": {"URL": URL, "AUTH": "tests.test_credentials.kept_digest"},
+    }
+    declare()
+
+    assert told() == {}
+
+
+def test_key_with_a_password_is_refused_without_asking_for_it(
+    declare, settings, authority, tmp_path
+):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {
+        "crm": {"URL": URL, "CERT": write_client(authority, tmp_path, password=b"s3cret")}
+    }
+    declare()
+
+    (text,) = told(Problem.CERTIFICATE_UNUSABLE)
+    assert '["CERT"] can\'t be used' in text
 
 
 def test_nameless_installation_is_no_fault_and_no_message_says_so(declare, settings):

@@ -36,6 +36,18 @@ def test_changed_settings_are_read_anew(settings):
     assert conf.settings.lease_seconds == 5
 
 
+def test_what_was_read_while_settings_changed_is_not_kept(settings, monkeypatch):
+    def seconds_slowly(value):
+        settings.SIGNAL_DISPATCH_LEASE_SECONDS = 5
+        return float(value)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(conf.readers, "seconds", seconds_slowly)
+        assert conf.settings.lease_seconds == 60
+
+    assert conf.settings.lease_seconds == 5
+
+
 def test_settings_are_parsed_once(settings):
     settings.SIGNAL_DISPATCH_RETENTION = {"failed": timedelta(days=1)}
     first = conf.settings.retention

@@ -6,6 +6,7 @@ from django.db import transaction
 from signal_dispatch import ModelDispatch, Outcome, RetryPolicy
 from signal_dispatch.models import Attempt, Delivery
 from signal_dispatch.signals import attempt_finished, delivery_finished
+from signal_dispatch.signing import verify
 from tests.sending import attempt
 from tests.shop.models import Order, Tag
 
@@ -103,6 +104,24 @@ def test_redirect_that_repeats_the_endpoints_url_does_not_give_it_away(declare, 
     assert Attempt.objects.get().response_headers["Location"] == "[redacted]orders/"
 
 
+@pytest.mark.parametrize(
+    "query", [lambda: {"key": "s3cret"}, {"key": lambda: "s3cret"}], ids=["whole", "part"]
+)
+def test_answer_that_repeats_what_was_asked_for_does_not_give_it_away(
+    declare, receiver, settings, query
+):
+    url = f"{receiver.url}?sig=s3cret"
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": url, "QUERY": query}}
+    receiver.script = lambda request: (201, {"Location": request.path}, b"{}")
+    declare(Order, path="orders/{number}")
+    Order.objects.create(number="A-1")
+    attempt()
+
+    assert receiver.requests[0].path == "/orders/A-1?sig=s3cret&key=s3cret"
+    kept = Attempt.objects.get()
+    assert kept.response_headers["Location"] == "/orders/A-1?sig=[redacted]&key=[redacted]"
+
+
 @pytest.mark.parametrize("status", [301, 400, 404, 410])
 def test_a_rejection_is_failed_at_once(declare, receiver, status):
     declare(Order)
@@ -147,6 +166,54 @@ def test_a_network_error_is_a_retry_with_a_class(declare, receiver):
 
     assert (only().state, only().error_class, only().last_status) == ("pending", "connect", None)
     assert Attempt.objects.get().error == only().reason
+
+
+# Credentials
+
+
+def test_vault_that_fails_is_an_attempt_and_is_asked_anew_at_the_next(declare, receiver, settings):
+    answers = [{}, {"X-Key": "s3cret\n"}, {"X-Key": "sound"}]
+
+    def vault():
+        return answers.pop(0)["X-Key"]
+
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": receiver.url, "HEADERS": {"X-Key": vault}}}
+    declare(Order)
+    Order.objects.create(number="A-1")
+    attempt()
+    assert (only().state, only().error_class, only().attempts) == ("pending", "credentials", 1)
+    attempt()
+    attempt()
+
+    (request,) = receiver.requests
+    assert request.headers["X-Key"] == "sound"
+    assert (only().state, only().attempts) == ("delivered", 3)
+    path = 'SIGNAL_DISPATCH_ENDPOINTS["crm"]["HEADERS"]'
+    assert list(Attempt.objects.values_list("outcome", "error_class", "error")) == [
+        ("retry", "credentials", f'{path}["X-Key"] was asked for, and KeyError was raised.'),
+        (
+            "retry",
+            "credentials",
+            f"{path} was asked for, and the answer holds a line break or a character beyond "
+            "Latin-1 in 'X-Key'.",
+        ),
+        ("delivered", "", ""),
+    ]
+
+
+def test_signature_bears_the_uid_at_every_attempt_and_is_kept_nowhere(declare, receiver, settings):
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": receiver.url, "SECRETS": [secret]}}
+    declare(Order, fields=["number", "total", "notes"])
+    receiver.play((503, {}, b""), (200, {}, b""))
+    Order.objects.create(number="A-1", total="1.50", notes="Zoë")
+    attempt()
+    attempt()
+
+    assert [r.headers["webhook-id"] for r in receiver.requests] == [str(only().uid)] * 2
+    for request in receiver.requests:
+        verify(request.body, request.headers, [secret])
+    assert not [name for name in only().headers if name.lower().startswith("webhook-")]
 
 
 # get_outcome

@@ -178,7 +178,42 @@ def test_secrets_of_the_endpoint_are_masked(declare, order, settings):
     assert "PUT https://hooks.example.com:8443/***/orders/A-1?***&a%20key=***  (" in out
     assert "Authorization: ***" in out
     assert "accept: text/x" in out.lower()
-    assert "(*** by AUTH)" in out
+    assert "(AUTH: ***)" in out
+
+
+def test_what_is_asked_for_when_it_is_sent_is_not_asked_for_here(declare, order, settings):
+    def vault():
+        raise AssertionError("It was asked.")
+
+    whole = dict.fromkeys(["HEADERS", "QUERY", "AUTH", "SECRETS"], vault)
+    in_parts = {
+        "HEADERS": {"X-Key": vault, "X-Plain": "s3cret"},
+        "QUERY": {"key": vault, "plain": "s3cret"},
+        "AUTH": ("s3cret", vault),
+        "SECRETS": [vault],
+    }
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {
+        "crm": {"URL": URL, **whole},
+        "hubspot": {"URL": URL, **in_parts},
+        "signed": {"URL": URL, "SECRETS": ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]},
+    }
+    declare(get_endpoint=answer(["crm", "hubspot", "signed"]))
+
+    first, second, third = shown(order).split("PUT ")[1:]
+
+    assert first.startswith(f"{URL}orders/A-1  (updated")
+    for key in ("HEADERS", "QUERY", "AUTH"):
+        assert f"\n({key}: asked when it is sent)\n" in first
+    assert "\nwebhook-id: (one for each delivery)\n" in first
+    assert "\nwebhook-timestamp: (one for each attempt)\n" in first
+    assert "\nwebhook-signature: (asked when it is sent)\n" in first
+    assert second.startswith(f"{URL}orders/A-1?key=***&plain=***  (updated")
+    assert "\nX-Key: (asked when it is sent)\nX-Plain: ***\n" in second
+    assert "(HEADERS" not in second
+    assert "\n(QUERY: asked when it is sent)\n(AUTH: asked when it is sent)\n" in second
+    assert "\nwebhook-signature: (asked when it is sent)\n" in second
+    assert "\nwebhook-signature: ***\n" in third
+    assert "s3cret" not in second
 
 
 def test_call_without_path_and_body_shows_neither(declare, order, settings):

@@ -1,5 +1,4 @@
 import pytest
-from requests.auth import HTTPBasicAuth, HTTPDigestAuth
 
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.entries import NOT_YET, SETTING, Endpoint, parse
@@ -33,10 +32,6 @@ EVERYTHING = {
     "BACKEND": "slow",
     "RESOLVER": "shop.tenants.resolve",
 }
-
-
-def make_digest_auth():
-    return HTTPDigestAuth("user", "word")
 
 
 def test_every_key_is_read():
@@ -179,6 +174,19 @@ def test_endpoints_are_parsed_once_until_settings_change(settings):
     assert endpoints["crm"].url == "https://new.example.com/"
 
 
+def test_what_was_read_while_settings_changed_is_not_kept(settings, monkeypatch):
+    def parse_slowly(alias, entry):
+        parsed = parse(alias, entry)
+        settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": "https://new.example.com/"}}
+        return parsed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("signal_dispatch.endpoints.parse", parse_slowly)
+        assert endpoints["crm"].url == URL
+
+    assert endpoints["crm"].url == "https://new.example.com/"
+
+
 def test_other_settings_leave_the_endpoints_alone(settings):
     first = endpoints["crm"]
 
@@ -211,21 +219,3 @@ def test_only_the_host_is_shown():
     assert endpoint.host == "crm.example.com:8443"
     assert repr(endpoint) == "<Endpoint 'crm' at crm.example.com:8443>"
     assert repr(Endpoint("crm")) == "<Endpoint 'crm' at no host>"
-
-
-def test_auth_is_basic_for_a_pair_beyond_latin_1_too():
-    assert Endpoint("crm", URL).get_auth() is None
-    assert Endpoint("crm", URL, auth=("ü", "€")).get_auth() == HTTPBasicAuth(
-        "ü".encode(), "€".encode()
-    )
-
-
-def test_auth_is_made_by_the_callable_that_is_named():
-    endpoint = Endpoint("crm", URL, auth="tests.test_endpoints.make_digest_auth")
-
-    assert endpoint.get_auth() == HTTPDigestAuth("user", "word")
-
-
-def test_auth_that_can_not_be_imported_is_told_by_its_path():
-    with pytest.raises(InvalidEndpoint, match=r'\["crm"\]\["AUTH"\] can\'t be imported'):
-        Endpoint("crm", URL, auth="tests.nowhere.auth").get_auth()

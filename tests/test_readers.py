@@ -1,4 +1,5 @@
 import pytest
+from requests.auth import HTTPDigestAuth
 
 from signal_dispatch import readers
 
@@ -33,7 +34,9 @@ from signal_dispatch import readers
         (readers.query, {"key": "v", "n": 1, "many": ["a", "b"]},
          (("key", "v"), ("n", "1"), ("many", "a"), ("many", "b"))),
         (readers.auth, ("user", "word"), ("user", "word")),
-        (readers.auth, "shop.api.auth", "shop.api.auth"),
+        (readers.auth, HTTPDigestAuth("user", "word"), HTTPDigestAuth("user", "word")),
+        (readers.secret, "whsec_AAEC", b"\x00\x01\x02"),
+        (readers.secrets, ["whsec_AAEC"], ("whsec_AAEC",)),
     ],
 )  # fmt: skip
 def test_values_are_read_in_one_form(reader, value, result):
@@ -102,7 +105,15 @@ def test_values_are_read_in_one_form(reader, value, result):
         (readers.query, {1: "v"}),
         (readers.auth, ["user"]),
         (readers.auth, 1),
-        (readers.auth, "user"),
+        (readers.auth, "shop.word.auth"),
+        (readers.secret, "AAEC"),
+        (readers.secret, "whsec_word"[:-1]),
+        (readers.secret, "whsec_ü"),
+        (readers.secrets, "whsec_AAEC"),
+        (readers.secrets, ["whsec_AAEC", "word"]),
+        (readers.texts, {b"word": "a"}),
+        (readers.headers, {"Bearer word": "Authorization"}),
+        (readers.query, {b"word": "v"}),
     ],
 )
 def test_values_of_the_wrong_kind_are_refused_without_repeating_them(reader, value):

@@ -9,9 +9,10 @@ import responses
 from requests.auth import HTTPDigestAuth
 
 from signal_dispatch import sender
+from signal_dispatch.credentials import Asked
 from signal_dispatch.entries import Endpoint
 from signal_dispatch.exceptions import EndpointNotMocked
-from signal_dispatch.sender import Call, build_call
+from signal_dispatch.sender import Call, headers_of, url_of
 from tests.calling import UID, call, elapsed_failure, failure
 from tests.once import ONCE
 from tests.receiver import HANG_UP, Raw, Receiver
@@ -24,18 +25,11 @@ pytestmark = [ONCE, pytest.mark.signal_dispatch_network]
 
 
 def test_stored_headers_win_over_the_endpoints_and_ours_over_all():
-    endpoint = Endpoint("crm", "https://crm.example.com/", headers={"X-A": "1", "X-B": "1"})
+    stored = {"x-b": "2", "idempotency-key": "mine"}
 
-    built = build_call(
-        endpoint,
-        method="POST",
-        path="",
-        headers={"x-b": "2", "idempotency-key": "mine"},
-        body=b"",
-        uid=UID,
-    )
+    headers = headers_of(Call("POST", "", stored, b"", UID), {"X-A": "1", "X-B": "1"})
 
-    assert {name.lower(): value for name, value in built.headers.items()} == {
+    assert {name.lower(): value for name, value in headers.items()} == {
         "x-a": "1",
         "x-b": "2",
         "idempotency-key": UID,
@@ -44,25 +38,23 @@ def test_stored_headers_win_over_the_endpoints_and_ours_over_all():
 
 
 def test_user_agent_may_be_the_endpoints_own():
-    endpoint = Endpoint("crm", "https://crm.example.com/", headers={"user-agent": "shop/2"})
+    headers = headers_of(Call("GET", "", {}, b"", UID), {"user-agent": "shop/2"})
 
-    built = build_call(endpoint, method="GET", path="", headers={}, body=b"", uid=UID)
-
-    assert built.headers == {"user-agent": "shop/2"}
+    assert headers == {"user-agent": "shop/2"}
 
 
 def test_query_of_the_endpoint_is_added_after_that_of_the_path():
-    endpoint = Endpoint("maps", "https://maps.example.com/", query=(("key", "a&b"),))
-
-    def url(path):
-        return build_call(endpoint, method="GET", path=path, headers={}, body=b"", uid=UID).url
+    def url(path, added=(("key", "a&b"),)):
+        endpoint = Endpoint("maps", "https://maps.example.com/")
+        return url_of(Call("GET", path, {}, b"", UID), endpoint, added)
 
     assert url("geo") == "https://maps.example.com/geo?key=a%26b"
     assert url("geo?q=x") == "https://maps.example.com/geo?q=x&key=a%26b"
+    assert url("geo", ()) == "https://maps.example.com/geo"
 
 
 def test_call_shows_no_secret():
-    built = Call("POST", "https://x.example/s3cret", {"Authorization": "s3cret"}, b"s3cret", UID)
+    built = Call("POST", "s3cret", {"Authorization": "s3cret"}, b"s3cret", UID)
 
     assert repr(built) == f"Call(method='POST', uid='{UID}')"
 
@@ -118,7 +110,7 @@ def make_digest_auth():
 def test_auth_objects_that_answer_a_challenge_work(receiver, sessions):
     challenge = {"WWW-Authenticate": 'Digest realm="r", nonce="n", qop="auth"'}
     receiver.play((401, challenge, b""), (200, {}, b"{}"))
-    endpoint = Endpoint("crm", receiver.url, auth="tests.test_sender.make_digest_auth")
+    endpoint = Endpoint("crm", receiver.url, auth=Asked("tests.test_sender.make_digest_auth"))
 
     assert call(endpoint, sessions).status_code == 200
     assert receiver.requests[1].headers["Authorization"].startswith("Digest ")
@@ -404,9 +396,14 @@ def test_call_that_can_not_be_written_is_told_without_its_secrets(sessions, url,
 
 
 def test_auth_that_can_not_be_imported_is_told(sessions):
-    error = failure(Endpoint("crm", "http://127.0.0.1:1/", auth="tests.nowhere.auth"), sessions)
+    endpoint = Endpoint("crm", "http://127.0.0.1:1/", auth=Asked("tests.nowhere.auth"))
 
-    assert str(error).startswith('SIGNAL_DISPATCH_ENDPOINTS["crm"]["AUTH"] can\'t be imported')
+    error = failure(endpoint, sessions)
+
+    assert error.error_class == "credentials"
+    assert str(error) == (
+        'SIGNAL_DISPATCH_ENDPOINTS["crm"]["AUTH"] can\'t be imported (ModuleNotFoundError).'
+    )
 
 
 # Connections that are kept.

@@ -1,7 +1,11 @@
-"""Run the CRM: ``python -m demo_site.crm --port 8001 --control-port 8002``."""
+"""Run the CRM: ``python -m demo_site.crm --port 8001 --control-port 8002``.
+
+The variable ``CRM_SECRET`` holds the secret that it shares with the shop.
+"""
 
 import argparse
 import contextlib
+import os
 import threading
 
 from demo_site.crm.handlers import CRM
@@ -14,7 +18,9 @@ def main() -> None:
     parser.add_argument("--control-port", type=int, default=8002)
     arguments = parser.parse_args()
 
-    crm = CRM(arguments.port, arguments.control_port)
+    if not os.environ.get("CRM_SECRET"):
+        parser.error("Set CRM_SECRET to the secret of the shop: whsec_ and base64.")
+    crm = CRM(arguments.port, arguments.control_port, [os.environ["CRM_SECRET"]])
     crm.api.open()
     crm.control.open()
     with contextlib.suppress(KeyboardInterrupt):

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -11,12 +12,18 @@ from urllib.parse import unquote, urlsplit
 
 from demo_site.crm.listening import Port
 from demo_site.crm.records import Behaviour, Mode, Records
+from signal_dispatch.exceptions import SignatureError
+from signal_dispatch.signing import verify
 
 
 class CRM:
-    """The records, the behaviour, and the two ports of one CRM."""
+    """The records, the behaviour, and the two ports of one CRM.
 
-    def __init__(self, api_port: int, control_port: int) -> None:
+    ``secrets`` are those that it shares with the shop: both, while one takes the other's place.
+    """
+
+    def __init__(self, api_port: int, control_port: int, secrets: Sequence[str]) -> None:
+        self.secrets = secrets
         self._switching = threading.Lock()
         self.records = Records()
         self.behaviour = Behaviour()
@@ -58,7 +65,7 @@ class _JSONHandler(BaseHTTPRequestHandler):
 
 
 class ApiHandler(_JSONHandler):
-    """``PUT /orders/<number>``: store the order and answer with its id."""
+    """``PUT /orders/<number>``: verify the signature, store the order, answer with its id."""
 
     def do_PUT(self) -> None:
         """Behave as told, and note the call."""
@@ -71,9 +78,18 @@ class ApiHandler(_JSONHandler):
         if behaviour.mode is Mode.FAIL:
             status, value = behaviour.status, {"error": "told to fail"}
         else:
-            status, value = self._store(body)
+            status, value = self._verify_and_store(body)
         self.crm.records.note(self.command, self.path, status)
         self.answer(status, value)
+
+    def _verify_and_store(self, body: bytes) -> tuple[int, dict[str, Any]]:
+        try:
+            # A real one remembers the webhook-id for five minutes, too. Here a call that comes
+            # twice stores the same order again.
+            verify(body, dict(self.headers.items()), self.crm.secrets)
+        except SignatureError as error:
+            return HTTPStatus.UNAUTHORIZED, {"error": str(error)}
+        return self._store(body)
 
     def _store(self, body: bytes) -> tuple[int, dict[str, Any]]:
         collection, _, number = urlsplit(self.path).path.strip("/").partition("/")

@@ -9,7 +9,16 @@ from typing import Any
 from django.core import checks
 from django.core.checks import CheckMessage
 
-from signal_dispatch.checks import addressing, attributes, exposure, names, site, slips, tables
+from signal_dispatch.checks import (
+    addressing,
+    attributes,
+    credentials,
+    exposure,
+    names,
+    site,
+    slips,
+    tables,
+)
 from signal_dispatch.checks.problems import guarded, where
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.registry import registry
@@ -18,7 +27,7 @@ TAG = "signal_dispatch"
 
 _OF_THE_SITE = {
     "SIGNAL_DISPATCH_*": (site.check_settings, site.check_environment),
-    "SIGNAL_DISPATCH_ENDPOINTS": (site.check_endpoints,),
+    "SIGNAL_DISPATCH_ENDPOINTS": (site.check_endpoints, credentials.check_credentials),
     "SIGNAL_DISPATCH_BACKENDS": (site.check_backends,),
     "DATABASES": (tables.check_sqlite,),
     "The names of the dispatches": (attributes.check_names_taken,),

@@ -26,6 +26,9 @@ class Problem(StrEnum):
     LEASE_TOO_SHORT = "E006"
     SETTING_NOT_YET = "E007"
     SETTING_UNKNOWN = "W004"
+    CREDENTIAL_UNASKABLE = "E049"
+    CERTIFICATE_UNUSABLE = "E050"
+    SIGNING_KEY_SHORT = "W015"
 
     # The model of a dispatch and its database.
     MODEL_REFUSED = "E010"

@@ -112,14 +112,15 @@ def _check_endpoint(endpoint: Endpoint, path: str) -> Iterator[CheckMessage]:
             f'{path}["BACKEND"] names {endpoint.backend!r}, which {_BACKENDS} does not have.',
             hint=choice(endpoint.backend, settings.backends, _BACKENDS),
         )
-    for key, value in (("AUTH", endpoint.auth), ("SESSION", endpoint.session)):
-        if value and isinstance(value, str):
-            yield from guarded(f'{path}["{key}"]', _check_callable(endpoint, key, path))
+    if endpoint.session:
+        yield from guarded(f'{path}["SESSION"]', _check_session(endpoint, path))
 
 
-def _check_callable(endpoint: Endpoint, key: str, path: str) -> Iterator[CheckMessage]:
-    if not callable(endpoint.load(key)):
-        yield of_settings(InvalidEndpoint(f'{path}["{key}"] names something that is not callable.'))
+def _check_session(endpoint: Endpoint, path: str) -> Iterator[CheckMessage]:
+    if not callable(endpoint.load("SESSION")):
+        yield of_settings(
+            InvalidEndpoint(f'{path}["SESSION"] names something that is not callable.')
+        )
 
 
 def _check_files(endpoint: Endpoint, path: str) -> Iterator[CheckMessage]:

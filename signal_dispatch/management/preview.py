@@ -8,7 +8,8 @@ from urllib.parse import quote, urlsplit
 from django.db import transaction
 from django.db.models import Model
 
-from signal_dispatch import lookups, paths, remote_ids, sender
+from signal_dispatch import lookups, paths, remote_ids, sender, signing
+from signal_dispatch.credentials import Asked
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.drafts import REMOTE_ID, draft_path, is_drafted_later, uses_remote_id
 from signal_dispatch.endpoints import endpoints
@@ -19,6 +20,7 @@ from signal_dispatch.plans import Plan, plan_of, redrafted
 from signal_dispatch.registry import registry
 
 MASK = "***"
+ASKED = "asked when it is sent"
 
 
 def preview(instance: Model, using: str) -> Iterator[str]:
@@ -120,22 +122,35 @@ def _masked_url(endpoint: Endpoint, path: str) -> str:
     base += f"/{MASK}" if own.path.strip("/") else ""
     base += f"?{MASK}" if own.query else ""
     url = Endpoint(endpoint.alias, base).join(path)
-    for name, _ in endpoint.query:
+    query = endpoint.query
+    for name in query.parts if isinstance(query, Asked) else dict(query):
         url += f"{'&' if '?' in url else '?'}{quote(name)}={MASK}"
     return url
 
 
 def _headers(endpoint: Endpoint, plan: Plan, method: str) -> Iterator[str]:
-    stored = plan.draft.headers
-    call = sender.build_call(
-        endpoint, method=method, path="", headers=stored, body=b"", uid="(one for each delivery)"
-    )
-    ours = {name.lower() for name in [*stored, "Idempotency-Key"]}
-    secret = {name.lower() for name in endpoint.headers} - ours
-    for name, value in call.headers.items():
-        yield f"{name}: {MASK if name.lower() in secret else value}"
+    stored, added = plan.draft.headers, endpoint.headers
+    call = sender.Call(method, "", stored, b"", uid="(one for each delivery)")
+    shown = {
+        name: f"({ASKED})" if callable(value) else MASK
+        for name, value in (added.parts if isinstance(added, Asked) else added).items()
+    }
+    for name, value in sender.headers_of(call, shown).items():
+        yield f"{name}: {value}"
+    yield from _signature(endpoint.secrets)
+    if isinstance(added, Asked) and not added.parts:
+        yield f"(HEADERS: {ASKED})"
+    if isinstance(endpoint.query, Asked):
+        yield f"(QUERY: {ASKED})"
     if endpoint.auth:
-        yield f"({MASK} by AUTH)"
+        yield f"(AUTH: {ASKED if isinstance(endpoint.auth, Asked) else MASK})"
+
+
+def _signature(secrets: tuple[str, ...] | Asked) -> Iterator[str]:
+    if secrets:
+        yield f"{signing.ID}: (one for each delivery)"
+        yield f"{signing.TIMESTAMP}: (one for each attempt)"
+        yield f"{signing.SIGNATURE}: {f'({ASKED})' if isinstance(secrets, Asked) else MASK}"
 
 
 def _readable(body: bytes) -> str:

@@ -3,9 +3,11 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,10 @@ from pathlib import Path
 import pytest
 import requests
 
+from demo_site.servers import free_ports
+from signal_dispatch.signing import sign
 from tests.run import ROOT
+from tests.waiting import eventually
 
 # Longer than all of the tour's own deadlines that a healthy run comes near.
 LIMIT_SECONDS = 120
@@ -49,6 +54,42 @@ def test_after_the_tour_the_page_is_served_until_ctrl_c(tmp_path: Path) -> None:
     assert admin.status_code == 200
     with pytest.raises(requests.ConnectionError):
         requests.get(url, timeout=10)
+
+
+def test_the_crm_takes_only_what_bears_its_signature() -> None:
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    body = b'{"status": "paid"}'
+    signed = sign([secret], id="A-1", timestamp=int(time.time()), body=body)
+    with crm(secret) as url:
+        answers = [
+            requests.put(f"{url}orders/A-1", body, headers=headers, timeout=10)
+            for headers in ({}, {**signed, "webhook-id": "other"}, signed)
+        ]
+
+    assert [answer.status_code for answer in answers] == [401, 401, 201]
+    assert answers[0].json() == {"error": "The header webhook-id is missing."}
+
+
+@contextmanager
+def crm(secret: str) -> Iterator[str]:
+    """Start the CRM alone; yield its address when it listens."""
+    api, control = free_ports(0, 0)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "demo_site.crm", "--port", str(api), "--control-port", str(control)],
+        cwd=ROOT,
+        env={**os.environ, "CRM_SECRET": secret},
+    )
+
+    def listens() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", api)) == 0
+
+    with process:
+        try:
+            eventually(listens, timeout=LIMIT_SECONDS)
+            yield f"http://127.0.0.1:{api}/"
+        finally:
+            process.terminate()
 
 
 @contextmanager

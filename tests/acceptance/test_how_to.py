@@ -1,0 +1,202 @@
+"""What the how-to documents tell people to write does what they say."""
+
+import base64
+import json
+import re
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import pytest
+from django.test import RequestFactory
+
+from signal_dispatch.backends import backends
+from signal_dispatch.models import Attempt, Delivery
+from signal_dispatch.signing import sign
+from tests.howto import crm_login, receiving
+from tests.once import ONCE
+from tests.receiver import Receiver
+from tests.shop.models import Order
+from tests.waiting import eventually
+
+pytestmark = ONCE
+
+ROOT = Path(__file__).parents[2]
+
+
+def blocks(name):
+    page = ROOT / f"docs/how-to/{name}.md"
+    return re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("page", "file"), [("oauth2", "crm_login"), ("sign-and-rotate", "receiving")]
+)
+def test_document_prints_the_file_that_runs_here(page, file):
+    assert (ROOT / f"tests/howto/{file}.py").read_text() in blocks(page)
+
+
+# OAuth2.
+
+
+class Authority:
+    """Give out tokens, and say which of them hold."""
+
+    def __init__(self, api):
+        self.lock = threading.Lock()
+        self.issued = 0
+        self.holds = set()
+        self.lasts = 3600
+        self.asked = []
+        self.tokens = Receiver(self.issue)
+        self.refused = Counter()
+        api.script = self.judge
+
+    def issue(self, request):
+        with self.lock:
+            self.asked.append((request.headers["Authorization"], parse_qs(request.body.decode())))
+            self.issued += 1
+            self.holds = {f"t-{self.issued}"}
+            answer = {"access_token": f"t-{self.issued}", "token_type": "Bearer"}
+            answer["expires_in"] = self.lasts
+            return 200, {"Content-Type": "application/json"}, json.dumps(answer).encode()
+
+    def judge(self, request):
+        with self.lock:
+            token = request.headers["Authorization"].removeprefix("Bearer ")
+            if token in self.holds:
+                return 200, {}, b"{}"
+            self.refused[request.headers["Idempotency-Key"]] += 1
+            return 401, {}, b"x" * 100_000
+
+    def revoke(self):
+        with self.lock:
+            self.holds = set()
+
+
+@pytest.fixture
+def authority(receiver, settings):
+    made = Authority(receiver)
+    crm_login.auth.cache_clear()
+    with made.tokens:
+        settings.CRM_TOKEN_URL = made.tokens.url
+        settings.CRM_CLIENT_ID = "shop"
+        settings.CRM_CLIENT_SECRET = "s3cret"
+        settings.SIGNAL_DISPATCH_ENDPOINTS = {
+            "crm": {
+                "URL": receiver.url,
+                "AUTH": "tests.howto.crm_login.auth",
+                "RETRY": {"delays": [0, 0.05, 0.05], "jitter": 0},
+            }
+        }
+        yield made
+        crm_login.auth()._client.close()
+    crm_login.auth.cache_clear()
+
+
+oauth2 = pytest.mark.usefixtures("transactional_db", "as_in_production")
+
+
+def save(count, begin=0):
+    for number in range(begin, begin + count):
+        Order.objects.create(number=f"A-{number}")
+    backends["default"].drain(30)
+    eventually(lambda: not Delivery.objects.unfinished().exists(), 30)
+
+
+@oauth2
+def test_one_token_serves_all_threads(authority, receiver, declare):
+    declare(Order)
+
+    save(40)
+
+    assert {request.headers["Authorization"] for request in receiver.requests} == {"Bearer t-1"}
+    basic = "Basic " + base64.b64encode(b"shop:s3cret").decode()
+    asked_with = {"grant_type": ["client_credentials"], "scope": ["orders.write"]}
+    assert authority.asked == [(basic, asked_with)]
+    assert set(Attempt.objects.values_list("outcome", "status_code")) == {("delivered", 200)}
+
+
+@oauth2
+def test_a_401_renews_the_token_once_for_all_within_the_attempt(authority, declare):
+    declare(Order)
+    save(5)
+
+    authority.revoke()
+    save(40, begin=5)
+
+    assert authority.issued == 2
+    assert set(authority.refused.values()) == {1}
+    assert set(Attempt.objects.values_list("outcome", "number")) == {("delivered", 1)}
+    assert Attempt.objects.count() == 45
+
+
+@oauth2
+def test_a_second_401_is_the_answer(authority, receiver, declare):
+    declare(Order)
+    receiver.script = lambda request: (401, {}, b"no")
+
+    save(1)
+
+    assert [r.headers["Authorization"] for r in receiver.requests] == ["Bearer t-1", "Bearer t-2"]
+    made = Delivery.objects.get()
+    assert (made.state, made.attempts, made.last_status) == ("failed", 1, 401)
+
+
+@oauth2
+def test_a_token_is_renewed_before_it_ends(authority, receiver, declare):
+    declare(Order)
+    authority.lasts = 30  # less than the minute before its end in which a new one is fetched
+
+    save(1)
+    save(1, begin=1)
+
+    assert [r.headers["Authorization"] for r in receiver.requests] == ["Bearer t-1", "Bearer t-2"]
+    assert not authority.refused
+
+
+@oauth2
+def test_without_a_token_the_call_is_tried_again(authority, receiver, declare):
+    declare(Order)
+    issue = authority.tokens.script
+    authority.tokens.play((503, {}, b""), (200, {}, b"no JSON"))
+    Order.objects.create(number="A-1")
+    eventually(lambda: Attempt.objects.count() == 2)
+    authority.tokens.script = issue
+    eventually(lambda: not Delivery.objects.unfinished().exists())
+
+    path = 'SIGNAL_DISPATCH_ENDPOINTS["crm"]["AUTH"] raised'
+    assert list(Attempt.objects.order_by("number").values_list("error_class", "error")) == [
+        ("credentials", f"{path} HTTPError."),
+        ("credentials", f"{path} ValueError."),
+        ("", ""),
+    ]
+    assert len(receiver.requests) == 1
+
+
+# Signatures.
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def put(body, headers):
+    request = RequestFactory().put("/orders/A-1", body, "application/json", headers=headers)
+    return receiving.order(request, "A-1")
+
+
+def test_receiver_takes_a_signed_message_once(settings, monkeypatch):
+    stored = []
+    monkeypatch.setattr(receiving, "store", lambda number, fields: stored.append((number, fields)))
+    settings.SHOP_SECRETS = [SECRET]
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    body = b'{"status": "paid"}'
+    signed = sign([SECRET], id="m-1", timestamp=int(time.time()), body=body)
+
+    assert [put(body, signed).status_code for _ in range(2)] == [204, 204]
+    assert stored == [("A-1", {"status": "paid"})]
+    refused = put(body + b" ", signed)
+    assert refused.status_code == 401
+    assert json.loads(refused.content) == {"error": "No signature in webhook-signature fits."}
+    assert len(stored) == 1

@@ -1,0 +1,1 @@
+"""What the how-to documents print, letter for letter, so that tests run it."""
