@@ -22,7 +22,6 @@ NOT_YET: Final[Mapping[str, Any]] = {
     "RATE": None,
     "BREAKER": None,
     "SECRETS": (),
-    "SEND_LIMIT": 300.0,
     "RESOLVER": "",
 }
 
@@ -136,8 +135,6 @@ def parse(alias: str, entry: Mapping[str, Any]) -> tuple[Endpoint, list[Endpoint
             problems.append(EndpointProblem(_path(alias, key), str(error)))
     if "RESOLVER" in entry:
         values.setdefault("allow_private_addresses", False)
-    elif "URL" not in entry:
-        problems.append(EndpointProblem(_path(alias), 'lacks "URL", the address of the API.'))
     return Endpoint(alias, **values), problems
 
 

@@ -134,8 +134,8 @@ def _not_on_record(attempts: Sequence[Attempt], using: str) -> list[Attempt]:
     """Leave out what an earlier try wrote: its commit took place, and word of that was lost."""
     ids = {attempt.delivery_id for attempt in attempts}
     rows = Attempt.objects.using(using).filter(delivery_id__in=ids)
-    known = set(rows.values_list("delivery_id", "number", "sender"))
-    return [a for a in attempts if (a.delivery_id, a.number, a.sender) not in known]
+    known = set(rows.values_list("delivery_id", "number", "sender", "started_at"))
+    return [a for a in attempts if (a.delivery_id, a.number, a.sender, a.started_at) not in known]
 
 
 def _mark(settlements: Sequence[Settlement], using: str) -> tuple[list[Settlement], set[int], int]:

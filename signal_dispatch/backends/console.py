@@ -61,7 +61,7 @@ class ConsoleBackend(BaseBackend):
 def describe(delivery: Delivery) -> str:
     """Return the call as text: the request line, the stored headers, the payload."""
     endpoint = endpoints.find(delivery.endpoint)
-    host = endpoint.host if endpoint else "?"
+    host = (endpoint and endpoint.host) or "?"
     lines = [f"{delivery.method} {delivery.path or '/'}  ({delivery.endpoint} at {host})"]
     lines += [f"{name}: {value}" for name, value in delivery.headers.items()]
     lines.append(f"Idempotency-Key: {delivery.uid}")

@@ -9,7 +9,16 @@ from typing import Any
 from django.core import checks
 from django.core.checks import CheckMessage
 
-from signal_dispatch.checks import addressing, attributes, exposure, names, site, slips, tables
+from signal_dispatch.checks import (
+    addressing,
+    attributes,
+    bodies,
+    exposure,
+    names,
+    site,
+    slips,
+    tables,
+)
 from signal_dispatch.checks.problems import guarded, where
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.registry import registry
@@ -32,8 +41,10 @@ _OF_A_DISPATCH = (
     attributes.check_headers,
     attributes.check_order,
     attributes.check_latest,
-    attributes.check_not_yet,
     exposure.check_redacted_id,
+    bodies.check_envelope,
+    bodies.check_files,
+    bodies.check_url,
     names.check_fields,
     names.check_tracked,
     names.check_relations,
