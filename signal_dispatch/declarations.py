@@ -55,8 +55,10 @@ class ModelDispatch(Generic[ModelT]):
     track: Sequence[str] = ()
     #: Added to the endpoint's headers, and stored: no secrets here.
     headers: Mapping[str, str] = {}
-    #: ``"plain"``: the payload is the body.
+    #: ``"plain"``: the payload is the body. ``"standard"``: that of Standard Webhooks around it.
     envelope: str = "plain"
+    #: Names of the payload (with full stops for what is deeper) that are not kept once it is sent.
+    sensitive: Sequence[str] = ()
     #: Dotted path of the remote's id in its response.
     remote_id: str = ""
     #: Deliveries for one object go one after the other.

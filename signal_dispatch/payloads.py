@@ -69,17 +69,17 @@ def decode(body: bytes, content_type: str) -> Any:
     An empty body is ``None``. A name that a form repeats gives a list. Raises ``PayloadError``
     for a body that is not what its content type says.
     """
-    media_type = _media_type(content_type)
+    kind = media_type(content_type)
     try:
         if not body:
             return None
-        if media_type == JSON or media_type.endswith("+json"):
+        if kind == JSON or kind.endswith("+json"):
             return json.loads(body)
-        if media_type == FORM:
+        if kind == FORM:
             parsed = parse_qs(body.decode(), keep_blank_values=True, strict_parsing=True)
             return {name: v[0] if len(v) == 1 else v for name, v in parsed.items()}
     except ValueError as error:
-        raise PayloadError(f"The body is not {media_type}: {error}.") from error
+        raise PayloadError(f"The body is not {kind}: {error}.") from error
     return body
 
 
@@ -91,7 +91,7 @@ def fields(body: bytes, content_type: str) -> list[tuple[str, str]]:
     decoded = decode(body, content_type)
     if decoded is not None and not isinstance(decoded, dict):
         raise PayloadError(f"Fields have names with values; the payload is a {_kind(decoded)}.")
-    if _media_type(content_type) == FORM:
+    if media_type(content_type) == FORM:
         return parse_qsl(body.decode(), keep_blank_values=True)
     texts = {name: v if isinstance(v, str) else _json(v) for name, v in (decoded or {}).items()}
     return list(texts.items())
@@ -102,7 +102,8 @@ def content_type_of(headers: Mapping[str, str]) -> str:
     return next((v for name, v in headers.items() if name.lower() == "content-type"), "")
 
 
-def _media_type(content_type: str) -> str:
+def media_type(content_type: str) -> str:
+    """Return a content type without its parameters, in small letters."""
     return content_type.partition(";")[0].strip().lower()
 
 

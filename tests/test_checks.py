@@ -300,6 +300,14 @@ DECLARED = [
     ),
     (Problem.FILES_INVALID, {"get_files": answer({}), "encode": answer()}, "encode() makes bytes"),
     (Problem.FILES_INVALID, {"get_files": answer({}), "send": answer()}, "send() makes the call"),
+    (Problem.SENSITIVE_INVALID, {"sensitive": "pk"}, "must be a list or tuple"),
+    (Problem.SENSITIVE_INVALID, {"sensitive": ["pkk"]}, "'pkk', which is not in its fields"),
+    (Problem.SENSITIVE_INVALID, {"sensitive": ["pk"], "encode": answer()}, "that encode() makes"),
+    (
+        Problem.SENSITIVE_IN_PATH,
+        {"fields": ["number"], "sensitive": ["number"], "path": "x/{number}"},
+        ".path has {number}, which is sensitive",
+    ),
     (Problem.HOOK_ASYNC, {"should_send": later}, ".should_send() is async"),
     (Problem.HOOK_ASYNC, {"get_payload": in_parts}, ".get_payload() is async"),
     (Problem.HOOK_ASYNC, {"check": later}, ".check() is async"),
@@ -356,6 +364,21 @@ def test_what_is_declared_right_is_told_nothing(declare):
 def test_files_are_no_fault_where_one_of_the_methods_carries_them(declare):
     methods = {"created": "POST", "updated": "PUT", "deleted": "DELETE"}
     declare(get_files=answer({}), method=methods)
+
+    assert told() == {}
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"fields": ["data", "pk"], "sensitive": ["data.iban", "pk"]},
+        {"sensitive": ["iban"], "get_payload": answer({})},
+        {"sensitive": ["iban"], "serializer_class": dict},
+        {"sensitive": ["pk"], "get_path": answer("{pk}")},
+    ],
+)
+def test_sensitive_names_that_may_be_there_are_no_fault(declare, attributes):
+    declare(**attributes)
 
     assert told() == {}
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from signal_dispatch import claims, lanes, settling
+from signal_dispatch import claims, lanes, masking, payloads, settling
 from signal_dispatch.backends.base import BaseBackend
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.models import Delivery, State
@@ -65,8 +65,11 @@ def describe(delivery: Delivery) -> str:
     lines = [f"{delivery.method} {delivery.path or '/'}  ({delivery.endpoint} at {host})"]
     lines += [f"{name}: {value}" for name, value in delivery.headers.items()]
     lines.append(f"Idempotency-Key: {delivery.uid}")
-    if delivery.body:
-        payload = delivery.payload
+    body = masking.masked_body(delivery)
+    if body is None:
+        body = bytes(delivery.body)
+    if body:
+        payload = payloads.decode(body, payloads.content_type_of(delivery.headers))
         text = repr(payload) if isinstance(payload, bytes) else json.dumps(payload, indent=2)
         lines += ["", text]
     return "\n".join([*lines, "-" * 79])

@@ -45,6 +45,8 @@ _OF_A_DISPATCH = (
     bodies.check_envelope,
     bodies.check_files,
     bodies.check_url,
+    bodies.check_sensitive,
+    bodies.check_sensitive_path,
     names.check_fields,
     names.check_tracked,
     names.check_relations,

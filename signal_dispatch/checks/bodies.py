@@ -5,7 +5,9 @@ from typing import Any
 
 from django.core.checks import CheckMessage
 
-from signal_dispatch.checks.problems import Problem, where
+from signal_dispatch import paths
+from signal_dispatch.checks.names import is_list_of_names
+from signal_dispatch.checks.problems import Problem, choice, where
 from signal_dispatch.conf import settings
 from signal_dispatch.declarations import BODILESS_METHODS, ModelDispatch
 from signal_dispatch.entries import SETTING
@@ -77,3 +79,48 @@ def check_url(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
 
 def _may_call(dispatch: ModelDispatch[Any], alias: str) -> bool:
     return dispatch.overrides("get_endpoint") or bool(dispatch.endpoint == alias)
+
+
+def check_sensitive(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
+    """See that what is to be masked can be found; a slip of the pen would leave it in the clear."""
+    place = where(dispatch, "sensitive")
+    names: Any = dispatch.sensitive
+    if not is_list_of_names(names):
+        yield Problem.SENSITIVE_INVALID.message(
+            f"{place} must be a list or tuple of names.",
+            hint='List names of the payload, such as ["iban", "address.street"].',
+        )
+        return
+    if names and dispatch.overrides("encode"):
+        yield Problem.SENSITIVE_INVALID.message(
+            f"{place} can't be masked in the bytes that encode() makes.",
+            hint="Leave one of the two out.",
+        )
+    for name in names if _has_fields_alone(dispatch) else ():
+        if not any(
+            name == field or name.startswith(f"{field}.") for field in dispatch.fields or ()
+        ):
+            yield Problem.SENSITIVE_INVALID.message(
+                f"{place} has {name!r}, which is not in its fields.",
+                hint=choice(name, dispatch.fields or (), where(dispatch, "fields")),
+            )
+
+
+def _has_fields_alone(dispatch: ModelDispatch[Any]) -> bool:
+    own = dispatch.overrides("get_payload") or dispatch.serializer_class is not None
+    return not own and is_list_of_names(dispatch.fields)
+
+
+def check_sensitive_path(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
+    """Warn of what is masked in the body, and stands in the path for all to see."""
+    path: Any = dispatch.path
+    if dispatch.overrides("get_path") or not is_list_of_names(dispatch.sensitive):
+        return
+    templates = list(path.values()) if isinstance(path, Mapping) else [path]
+    named = {n for t in templates if isinstance(t, str) for n in paths.variables(t)}
+    for name in sorted(named & set(dispatch.sensitive)):
+        yield Problem.SENSITIVE_IN_PATH.message(
+            f"{where(dispatch, 'path')} has {{{name}}}, which is sensitive. A path is stored and "
+            "shown as it is, and most servers log it.",
+            hint="Name the object by something else, such as its key.",
+        )

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 from django.db import transaction
 from django.db.models import Model
 
-from signal_dispatch import lookups, paths, remote_ids, sender
+from signal_dispatch import lookups, masking, paths, remote_ids, sender
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.drafts import (
     REMOTE_ID,
@@ -111,7 +111,7 @@ def _request(
     yield from () if by_send else _headers(endpoint, plan, method)
     if body:
         yield ""
-        yield _readable(body)
+        yield _readable(masking.masked(dispatch, body, plan.draft.headers))
 
 
 def _remote_id(dispatch: ModelDispatch[Any], alias: str, change: Change[Any]) -> str | None:
