@@ -8,10 +8,8 @@ from signal_dispatch import payloads
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.exceptions import PayloadError
 from signal_dispatch.models import Delivery
+from signal_dispatch.redacting import MASK
 from signal_dispatch.registry import registry
-
-#: What is kept in place of a value. A string, whatever the value was.
-MASK = "[masked]"
 
 
 def masked_body(delivery: Delivery) -> bytes | None:

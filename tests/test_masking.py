@@ -8,8 +8,9 @@ from django.db import transaction
 
 from signal_dispatch import Event, Outcome, RetryPolicy
 from signal_dispatch.backends.console import describe
-from signal_dispatch.masking import MASK, masked
+from signal_dispatch.masking import masked
 from signal_dispatch.models import Attempt, Delivery
+from signal_dispatch.redacting import MASK
 from signal_dispatch.settling import Settlement, settle
 from signal_dispatch.signals import delivery_finished
 from tests.deliveries import delivery
@@ -88,7 +89,7 @@ def test_in_an_envelope_names_are_those_of_the_payload(discreet):
 def test_in_a_form_each_value_of_the_name_is_masked(discreet):
     dispatch = discreet(sensitive=["a"])(Order)
 
-    assert masked(dispatch, b"a=1&b=2&a=&b=", FORM) == b"a=%5Bmasked%5D&b=2&a=%5Bmasked%5D&b="
+    assert masked(dispatch, b"a=1&b=2&a=&b=", FORM) == b"a=%5Bredacted%5D&b=2&a=%5Bredacted%5D&b="
 
 
 @pytest.mark.parametrize(
