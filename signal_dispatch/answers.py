@@ -93,7 +93,10 @@ def _hook_failed(case: Case, hook: str, error: Exception, attempt: Attempt | Non
     delivery = case.delivery
     reason = f"{case.dispatch.name}: {hook}() raised {type(error).__name__}: {storable(str(error))}"
     logger.error(
-        "%s The answer is kept.", reason, exc_info=error, extra={"action": "handler_failed"}
+        "%s The answer is kept.",
+        reason,
+        exc_info=error,
+        extra=delivery.log_extra("handler_failed"),
     )
     if attempt is not None:
         attempt.outcome = attempt.outcome or OutcomeKind.RETRY

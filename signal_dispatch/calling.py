@@ -35,6 +35,8 @@ def call(case: Case, session: requests.Session) -> Response | Outcome:
     if not endpoint.url:
         raise SendError("connect", f"The endpoint {endpoint.alias!r} has no URL in the settings.")
     headers, body = dict(delivery.headers), bytes(delivery.body)
+    if delivery.trace and not any(name.lower() == "traceparent" for name in headers):
+        headers["traceparent"] = delivery.trace
     if case.dispatch.overrides("get_files") and delivery.method not in BODILESS_METHODS:
         headers, body = _with_files(case, headers, body)
     made = sender.build_call(

@@ -159,6 +159,10 @@ class Delivery(models.Model):
         """The decoded body: JSON and forms as Python values, anything else as bytes."""
         return payloads.decode(bytes(self.body), payloads.content_type_of(self.headers))
 
+    def log_extra(self, action: str) -> dict[str, Any]:
+        """Return what a log line about the delivery carries in ``extra``."""
+        return {"action": action, "delivery": self.pk, "trace": self.trace}
+
     @property
     def is_latest(self) -> bool:
         """Whether no later delivery of its lane exists. Asks the database each time."""

@@ -162,14 +162,15 @@ class SenderThreads:
             self._keep(settlement.hook_error)
             return settlement
         except LeaseLost as lost:
-            logger.info("%s", lost, extra={"action": "lease_lost"})
+            logger.info("%s", lost, extra=job.delivery.log_extra("lease_lost"))
             return None
         except EndpointNotMocked as error:
             self._keep(error)
             return _internal(job, error)
         except BaseException as error:  # a hook's sys.exit() must not end the sender either
             self._keep(error)
-            logger.exception("Delivery %s could not be tried.", job.delivery.pk)
+            extra = job.delivery.log_extra("attempt_broken")
+            logger.exception("Delivery %s could not be tried.", job.delivery.pk, extra=extra)
             return _internal(job, error)
         finally:
             job.renewed_until = inf

@@ -114,6 +114,7 @@ def settle_with(settlement: Settlement, using: str, work: Callable[[], None]) ->
         logger.exception(
             "A commit hook of the site failed. Delivery %s is settled all the same.",
             settlement.delivery,
+            extra=settlement.delivery.log_extra("commit_hook_failed"),
         )
     crashpoints.reached("after_mark")
 

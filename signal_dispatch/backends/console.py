@@ -65,6 +65,7 @@ def describe(delivery: Delivery) -> str:
     lines = [f"{delivery.method} {delivery.path or '/'}  ({delivery.endpoint} at {host})"]
     lines += [f"{name}: {value}" for name, value in delivery.headers.items()]
     lines.append(f"Idempotency-Key: {delivery.uid}")
+    lines += [f"traceparent: {delivery.trace}"] if delivery.trace else []
     body = masking.masked_body(delivery)
     if body is None:
         body = bytes(delivery.body)
