@@ -223,6 +223,17 @@ def test_files_that_can_t_be_had_took_no_call(told, receiver, collected):
     assert collected.points("http.client.request.duration") == []
 
 
+def test_an_endpoint_without_a_url_has_no_address(told, settings, collected):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {}}
+    told()
+    Order.objects.create(number="A-1")
+    attempt()
+
+    (span,) = collected.spans.get_finished_spans()
+    assert span.attributes["error.type"] == "connect"
+    assert "server.address" not in span.attributes
+
+
 def test_nothing_secret_is_told(told, receiver, collected, settings):
     settings.SIGNAL_DISPATCH_ENDPOINTS = {
         "crm": {
