@@ -17,10 +17,15 @@ from signal_dispatch.settling import Settlement
 logger = logging.getLogger("signal_dispatch")
 
 
-def judge(case: Case, response: Response, attempt: Attempt | None) -> Settlement:
-    """Turn an answer into a settlement; ``attempt`` is None for one that was kept."""
+def judge(
+    case: Case, response: Response, attempt: Attempt | None, *, said: Outcome | None = None
+) -> Settlement:
+    """Turn an answer into a settlement; ``attempt`` is None for one that was kept.
+
+    ``said`` is what ``send()`` says it means: then nothing else is asked.
+    """
     try:
-        asked = _outcome_asked(case, response)
+        asked = said or _outcome_asked(case, response)
     except Exception as error:  # noqa: BLE001 - whatever the site's code raises
         return _hook_failed(case, "get_outcome", error, attempt)
     outcome = asked or outcome_of(response, timezone.now())
@@ -88,7 +93,10 @@ def _hook_failed(case: Case, hook: str, error: Exception, attempt: Attempt | Non
     delivery = case.delivery
     reason = f"{case.dispatch.name}: {hook}() raised {type(error).__name__}: {storable(str(error))}"
     logger.error(
-        "%s The answer is kept.", reason, exc_info=error, extra={"action": "handler_failed"}
+        "%s The answer is kept.",
+        reason,
+        exc_info=error,
+        extra=delivery.log_extra("handler_failed"),
     )
     if attempt is not None:
         attempt.outcome = attempt.outcome or OutcomeKind.RETRY

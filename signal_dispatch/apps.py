@@ -22,12 +22,14 @@ class SignalDispatchConfig(AppConfig):
 
     def ready(self) -> None:
         """Find the dispatches and connect their receivers and checks."""
-        from signal_dispatch import checks, sender
+        from signal_dispatch import checks, sender, tracing
         from signal_dispatch.receivers import wiring
         from signal_dispatch.registry import registry
 
         autodiscover_modules("dispatches")
         registry.listen(wiring.connect)
+        # A site that declares nothing has no part in its requests.
+        registry.listen(lambda: tracing.connect() if len(registry) else tracing.disconnect())
         checks.connect()
         sender.network_guard = _guard_network
         request_started.connect(

@@ -32,7 +32,9 @@ def _settle_alone(settlement: Settlement, using: str) -> list[Settlement]:
     except (OperationalError, InterfaceError):
         raise
     except Exception:
-        logger.exception("The answer to delivery %s is lost.", settlement.delivery.pk)
+        delivery = settlement.delivery
+        extra = delivery.log_extra("answer_lost")
+        logger.exception("The answer to delivery %s is lost.", delivery.pk, extra=extra)
     # The attempt still counts, or a delivery whose answers are never storable is sent for ever.
     settlement.reason = "The answer could not be stored."
     if settlement.attempt is not None:

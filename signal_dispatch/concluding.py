@@ -7,7 +7,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from signal_dispatch import recreating, remote_ids, settling, signals, suppression
+from signal_dispatch import recreating, remote_ids, settling, signals, suppression, tracing
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.entries import Endpoint
@@ -37,9 +37,10 @@ class Case:
 
         def run() -> None:
             delivery = self.delivery
-            with suppression.running_hook(
+            running = suppression.running_hook(
                 self.dispatch.name, delivery.model, delivery.object_pk, delivery.hops
-            ):
+            )
+            with running, tracing.traced(delivery.trace):
                 try:
                     work()
                 except SystemExit as error:  # it would end this thread, not the process
@@ -105,7 +106,11 @@ def failed(
         except Exception as error:
             if case.raising:
                 raise
-            logger.exception("%s: handle_failure() raised.", case.dispatch.name)
+            logger.exception(
+                "%s: handle_failure() raised.",
+                case.dispatch.name,
+                extra=case.delivery.log_extra("handler_failed"),
+            )
             settlement.hook_error = error
             settlement.reason += f" Then handle_failure() raised {type(error).__name__}: {error}"
     return settlement if work is None else _settled_with(case, settlement, work)
@@ -174,7 +179,7 @@ def tell(settlements: Iterable[Settlement], using: str) -> None:
                 "Delivery %s is failed for good. %s",
                 delivery,
                 settlement.reason,
-                extra={"action": "delivery_failed", "delivery": delivery.pk},
+                extra=delivery.log_extra("delivery_failed"),
             )
         if settlement.finished:
             signals.delivery_finished.send_robust(sender=Delivery, delivery=delivery, using=using)

@@ -14,6 +14,8 @@ from signal_dispatch.outcomes import Outcome, Response
 from signal_dispatch.retries import RetryPolicy
 
 if TYPE_CHECKING:
+    from requests import Session
+
     from signal_dispatch.models import Attempt, Delivery
 
 ModelT = TypeVar("ModelT", bound=Model)
@@ -53,8 +55,10 @@ class ModelDispatch(Generic[ModelT]):
     track: Sequence[str] = ()
     #: Added to the endpoint's headers, and stored: no secrets here.
     headers: Mapping[str, str] = {}
-    #: ``"plain"``: the payload is the body.
+    #: ``"plain"``: the payload is the body. ``"standard"``: that of Standard Webhooks around it.
     envelope: str = "plain"
+    #: Names of the payload (with full stops for what is deeper) that are not kept once it is sent.
+    sensitive: Sequence[str] = ()
     #: Dotted path of the remote's id in its response.
     remote_id: str = ""
     #: Deliveries for one object go one after the other.
@@ -150,6 +154,27 @@ class ModelDispatch(Generic[ModelT]):
         """Return the body's bytes and its content type."""
         encode = payloads.encode_form if self.encoding == "form" else payloads.encode_json
         return encode(payload)
+
+    # Asked when it is sent.
+
+    def get_files(self, delivery: "Delivery") -> Mapping[str, Any] | None:
+        """Return files to send along, open; they make the call ``multipart/form-data``.
+
+        Under each name bytes, a file object, ``(filename, either of these[, content type])``, or
+        a list of such. Asked anew for each attempt, whose files are closed. With ``None`` the call
+        goes as it is stored.
+        """
+        return None
+
+    def send(self, delivery: "Delivery", session: "Session") -> Any:
+        """Make the call yourself, by a vendor's SDK: override it, and HTTP is left to you.
+
+        Return what came: a ``Response``, one of ``requests``, or a JSON value (a 200; ``None`` is a
+        204). Or say with an ``Outcome`` what it means. An exception is a retry. The lease is kept
+        for up to ``SEND_LIMIT`` seconds. ``session`` has the endpoint's certificates, proxies and
+        ``SESSION``, but none of its credentials.
+        """
+        raise NotImplementedError
 
     # Asked when an answer came.
 

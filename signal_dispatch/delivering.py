@@ -6,8 +6,9 @@ from urllib.parse import parse_qsl, urlsplit
 from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
-from signal_dispatch import crashpoints, preparing, redacting, sender, settling
+from signal_dispatch import crashpoints, preparing, redacting, settling
 from signal_dispatch.answers import judge
+from signal_dispatch.calling import call
 from signal_dispatch.concluding import Case, concluded, failed
 from signal_dispatch.credentials import Asked
 from signal_dispatch.drafts import sentence_of
@@ -15,7 +16,7 @@ from signal_dispatch.endpoints import endpoints
 from signal_dispatch.entries import Endpoint
 from signal_dispatch.exceptions import LeaseLost, SendError
 from signal_dispatch.models import Attempt, Delivery, State, storable
-from signal_dispatch.outcomes import Response, outcome_of_error
+from signal_dispatch.outcomes import Outcome, OutcomeKind, Response, outcome_of_error
 from signal_dispatch.registry import registry
 from signal_dispatch.sessions import SessionCache
 from signal_dispatch.settling import Settlement
@@ -77,14 +78,19 @@ def _call(case: Case, sessions: SessionCache, sender_name: str) -> Settlement:
     )
     began = monotonic()
     try:
-        response = sender.send(call_for(delivery), case.endpoint, sessions.get(case.endpoint))
+        brought = call(case, sessions.get(case.endpoint))
     except SendError as error:
         attempt.duration_ms = _milliseconds_since(began)
         return concluded(case, outcome_of_error(error), attempt)
     crashpoints.reached("after_answer")
     attempt.duration_ms = _milliseconds_since(began)
-    _keep(attempt, response, case.endpoint)
-    return judge(case, response, attempt)
+    if not isinstance(brought, Outcome):
+        _keep(attempt, brought, case.endpoint)
+        return judge(case, brought, attempt)
+    nothing = Response(204)
+    if brought.kind == OutcomeKind.DELIVERED:  # kept, so that hooks can be run again on it
+        _keep(attempt, nothing, case.endpoint)
+    return judge(case, nothing, attempt, said=brought)
 
 
 def _keep(attempt: Attempt, response: Response, endpoint: Endpoint) -> None:
@@ -112,17 +118,6 @@ def _parameters(endpoint: Endpoint, url: str) -> list[str]:
 
 def _names(url: str) -> list[str]:
     return [name for name, _value in parse_qsl(urlsplit(url).query)]
-
-
-def call_for(delivery: Delivery) -> sender.Call:
-    """Return the call that a delivery makes, without what its endpoint adds."""
-    return sender.Call(
-        method=delivery.method,
-        path=delivery.path,
-        headers=delivery.headers,
-        body=bytes(delivery.body),
-        uid=str(delivery.uid),
-    )
 
 
 def _stored_response(kept: Attempt) -> Response:

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.db.models import Model
 
-from signal_dispatch import lookups, paths
+from signal_dispatch import envelopes, lookups, paths
 from signal_dispatch.declarations import BODILESS_METHODS, ModelDispatch
 from signal_dispatch.events import Change, Event
 from signal_dispatch.exceptions import PathError, PayloadError, SignalDispatchError
@@ -30,10 +31,13 @@ class Draft:
     body: bytes
 
 
-def draft(dispatch: ModelDispatch[Any], change: Change[Any]) -> Draft:
+def draft(
+    dispatch: ModelDispatch[Any], change: Change[Any], *, at: datetime | None = None
+) -> Draft:
     """Ask the dispatch for everything that a call carries.
 
-    Raises ``PathError``, ``PayloadError``, or whatever the site's own hooks raise.
+    ``at`` is when the change happened, unless that is now. Raises ``PathError``,
+    ``PayloadError``, or whatever the site's own hooks raise.
     """
     instance = change.instance
     method = draft_method(dispatch, change)
@@ -44,12 +48,25 @@ def draft(dispatch: ModelDispatch[Any], change: Change[Any]) -> Draft:
     payload = dispatch.get_payload(instance, change)
     if payload is None:
         return Draft(method, path, headers, b"")
+    if dispatch.envelope == "standard":
+        payload = envelopes.wrap(payload, _model_name(dispatch), change.event, at)
     body, content_type = dispatch.encode(payload)
     if not isinstance(body, bytes):
         raise PayloadError(f"encode() returned {type(body).__name__} where bytes are needed.")
     if not any(name.lower() == "content-type" for name in headers):
         headers |= _headers({"Content-Type": content_type})
     return Draft(method, path, headers, body)
+
+
+def retyped(dispatch: ModelDispatch[Any], body: bytes, event: str, now: str) -> bytes:
+    """Return the body for a delivery that is told as another event than it was drafted for."""
+    if dispatch.envelope != "standard":
+        return body
+    return envelopes.retyped(body, _model_name(dispatch), event, now)
+
+
+def _model_name(dispatch: ModelDispatch[Any]) -> str:
+    return str(dispatch.model._meta.model_name)
 
 
 def is_drafted_later(dispatch: ModelDispatch[Any], event: str) -> bool:

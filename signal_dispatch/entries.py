@@ -20,7 +20,6 @@ SETTING = "SIGNAL_DISPATCH_ENDPOINTS"
 NOT_YET: Final[Mapping[str, Any]] = {
     "RATE": None,
     "BREAKER": None,
-    "SEND_LIMIT": 300.0,
     "RESOLVER": "",
 }
 
@@ -143,8 +142,6 @@ def parse(alias: str, entry: Mapping[str, Any]) -> tuple[Endpoint, list[Endpoint
             problems.append(EndpointProblem(_path(alias, key), str(error)))
     if "RESOLVER" in entry:
         values.setdefault("allow_private_addresses", False)
-    elif "URL" not in entry:
-        problems.append(EndpointProblem(_path(alias), 'lacks "URL", the address of the API.'))
     return Endpoint(alias, **values), problems
 
 

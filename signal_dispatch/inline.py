@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from signal_dispatch import claims, lanes, settling
+from signal_dispatch.calling import send_limit_of
 from signal_dispatch.concluding import tell
 from signal_dispatch.delivering import deliver
 from signal_dispatch.exceptions import LeaseLost
@@ -53,8 +54,10 @@ def send_inline(
 def _send_one(
     delivery: Delivery, using: str, lease: Lease, sessions: SessionCache, *, raising: bool
 ) -> Settlement | None:
-    # Those before it may have taken longer than the lease.
-    if delivery.pk not in claims.renew(using, lease, [delivery]):
+    # Those before it may have taken longer than the lease. Nobody renews it while this thread
+    # waits, so what send() may take is taken now.
+    longest = Lease(lease.holder, max(lease.seconds, send_limit_of(delivery) or 0.0))
+    if delivery.pk not in claims.renew(using, longest, [delivery]):
         return None
     try:
         settlement = deliver(delivery, using, sessions, sender_name=lease.holder, raising=raising)

@@ -195,7 +195,7 @@ class _StandIn(HTTPAdapter):
 
 def _received(request: requests.PreparedRequest, endpoint: Endpoint) -> ReceivedCall:
     # The endpoint's URL is prepared too, so that both are normalised in the same way.
-    base = requests.Request("GET", endpoint.url).prepare().url or ""
+    base = requests.Request("GET", endpoint.url or "https://any").prepare().url or ""
     came = urlsplit(request.url or "")
     path = came.path.removeprefix(urlsplit(base).path.rstrip("/")).removeprefix("/")
     body = request.body or b""

@@ -157,8 +157,11 @@ class Delivery(models.Model):
     @property
     def payload(self) -> Any:
         """The decoded body: JSON and forms as Python values, anything else as bytes."""
-        content_type = {k.lower(): v for k, v in self.headers.items()}.get("content-type", "")
-        return payloads.decode(bytes(self.body), content_type)
+        return payloads.decode(bytes(self.body), payloads.content_type_of(self.headers))
+
+    def log_extra(self, action: str) -> dict[str, Any]:
+        """Return what a log line about the delivery carries in ``extra``."""
+        return {"action": action, "delivery": self.pk, "trace": self.trace}
 
     @property
     def is_latest(self) -> bool:

@@ -244,6 +244,7 @@ def explain(error: Exception, host: str) -> SendError:
     """
     if isinstance(error, InvalidSettings):
         return SendError("protocol", str(error))
+    host = host or "the endpoint"  # without a URL, whose calls are the site's own
     chain = list(causes(error))
     for cause in chain:
         if isinstance(cause, SendError):

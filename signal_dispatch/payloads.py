@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, ValuesView
 from typing import Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs, parse_qsl, urlencode
 
 from django.db.models import Model, QuerySet
 
@@ -41,8 +41,7 @@ def to_plain(value: Any, *, at: str = "") -> Any:
 
 def encode_json(payload: Any) -> tuple[bytes, str]:
     """Encode as strict, compact JSON in UTF-8 (RFC 8259); return it with its content type."""
-    text = json.dumps(to_plain(payload), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    return text.encode(), JSON
+    return _json(to_plain(payload)).encode(), JSON
 
 
 def encode_form(payload: Any) -> tuple[bytes, str]:
@@ -70,18 +69,46 @@ def decode(body: bytes, content_type: str) -> Any:
     An empty body is ``None``. A name that a form repeats gives a list. Raises ``PayloadError``
     for a body that is not what its content type says.
     """
-    media_type = content_type.partition(";")[0].strip().lower()
+    kind = media_type(content_type)
     try:
         if not body:
             return None
-        if media_type == JSON or media_type.endswith("+json"):
+        if kind == JSON or kind.endswith("+json"):
             return json.loads(body)
-        if media_type == FORM:
+        if kind == FORM:
             parsed = parse_qs(body.decode(), keep_blank_values=True, strict_parsing=True)
             return {name: v[0] if len(v) == 1 else v for name, v in parsed.items()}
     except ValueError as error:
-        raise PayloadError(f"The body is not {media_type}: {error}.") from error
+        raise PayloadError(f"The body is not {kind}: {error}.") from error
     return body
+
+
+def fields(body: bytes, content_type: str) -> list[tuple[str, str]]:
+    """Decode a body into names with text, as a form has them: what is no text is written as JSON.
+
+    Raises ``PayloadError`` for a body that has no names.
+    """
+    decoded = decode(body, content_type)
+    if decoded is not None and not isinstance(decoded, dict):
+        raise PayloadError(f"Fields have names with values; the payload is a {_kind(decoded)}.")
+    if media_type(content_type) == FORM:
+        return parse_qsl(body.decode(), keep_blank_values=True)
+    texts = {name: v if isinstance(v, str) else _json(v) for name, v in (decoded or {}).items()}
+    return list(texts.items())
+
+
+def content_type_of(headers: Mapping[str, str]) -> str:
+    """Return the content type that stands in headers, or nothing."""
+    return next((v for name, v in headers.items() if name.lower() == "content-type"), "")
+
+
+def media_type(content_type: str) -> str:
+    """Return a content type without its parameters, in small letters."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _json(plain: Any) -> str:
+    return json.dumps(plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
 
 def _plain(value: Any, at: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db import connections
 
+from signal_dispatch import tracing
 from signal_dispatch.backends import backends
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.drafts import Draft, draft, is_drafted_later, sentence_of, short
@@ -150,6 +151,10 @@ def _told(dispatch: ModelDispatch[Any], error: Exception) -> str:
         "%s could not build a delivery.",
         dispatch.name,
         exc_info=error,
-        extra={"action": "build_failed", "dispatch": dispatch.name},
+        extra={
+            "action": "build_failed",
+            "dispatch": dispatch.name,
+            "trace": tracing.current(),
+        },
     )
     return sentence_of(dispatch, error)

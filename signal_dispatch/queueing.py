@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import inf
 from time import monotonic
 
 from signal_dispatch.models import Delivery
@@ -39,6 +40,8 @@ class Job:
     #: When the queue got it, and when a sender took it.
     ready_at: float = 0.0
     begun_at: float = 0.0
+    #: Until when its lease is renewed: foreign code has no deadline.
+    renewed_until: float = inf
 
     @property
     def claim(self) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any
 
-from signal_dispatch import lanes, outbox, replacing, signals, suppression
+from signal_dispatch import lanes, masking, outbox, replacing, signals, suppression, tracing
 from signal_dispatch.backends import backends
 from signal_dispatch.conf import settings
 from signal_dispatch.declarations import ModelDispatch
@@ -69,6 +69,7 @@ def new_delivery(
         object_pk=plain_key(pk),
         lane=lane,
         hops=hops,
+        trace=tracing.current(),
     )
     carry(delivery, plan)
     if delivery.state == State.PENDING and hops >= suppression.MAX_HOPS:
@@ -102,6 +103,8 @@ def carry(delivery: Delivery, plan: Plan) -> None:
         _fail(delivery, "build", plan.error)
     elif plan.cancelled:
         delivery.state, delivery.reason = State.CANCELLED, plan.cancelled
+        masked = masking.masked_body(delivery)
+        delivery.body = draft.body if masked is None else masked
 
 
 def wait_of(dispatch: ModelDispatch[Any], alias: str) -> float:
@@ -119,7 +122,7 @@ def _is_served(alias: str) -> bool:
     logger.warning(
         "The endpoint %r is not known here, or its settings are faulty: its delivery waits.",
         alias,
-        extra={"action": "endpoint_unknown", "endpoint": alias},
+        extra={"action": "endpoint_unknown", "endpoint": alias, "trace": tracing.current()},
     )
     return False
 

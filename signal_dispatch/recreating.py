@@ -15,7 +15,7 @@ AGAIN = "The remote lost the object again, right after it was created anew."
 GONE = "The remote lost the object, and it is gone here, too."
 GONE_THERE = "The remote had lost the object, so there was nothing left to delete."
 
-_KEPT = ("environment", "dispatch", "endpoint", "model", "object_pk", "lane", "hops")
+_KEPT = ("environment", "dispatch", "endpoint", "model", "object_pk", "lane", "hops", "trace")
 
 
 def is_repeated(delivery: Delivery, using: str) -> bool:

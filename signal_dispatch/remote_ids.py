@@ -4,7 +4,7 @@ from typing import Any
 
 from signal_dispatch import paths, settling
 from signal_dispatch.declarations import ModelDispatch
-from signal_dispatch.drafts import REMOTE_ID, draft_method, draft_path, uses_remote_id
+from signal_dispatch.drafts import REMOTE_ID, draft_method, draft_path, retyped, uses_remote_id
 from signal_dispatch.events import Change, Event
 from signal_dispatch.exceptions import SignalDispatchError
 from signal_dispatch.models import Delivery, RemoteObject, State
@@ -51,7 +51,8 @@ def _create_instead(
     if REMOTE_ID in paths.variables(path):
         reason = f"The path {path!r} of CREATED needs the remote's id, and it is not known."
         return Settlement(delivery, State.FAILED, error_class="build", reason=reason)
-    settling.freeze(delivery, using, event=Event.CREATED, method=method, path=path)
+    body = retyped(dispatch, bytes(delivery.body), delivery.event, Event.CREATED)
+    settling.freeze(delivery, using, event=Event.CREATED, method=method, path=path, body=body)
     return None
 
 

@@ -25,7 +25,7 @@ class Renewer:
         hand, lease = self._hand, claims.own_lease()
         with hand.lock:
             stale = list(hand.stale)
-            jobs = [j for j in hand.held() if j in stale or j.age > lease.seconds / 3]
+            jobs = [j for j in hand.held() if j in stale or _is_old(j, lease.seconds)]
         for using in {job.using for job in jobs}:
             mine = [job for job in jobs if job.using == using]
             began = monotonic()
@@ -63,3 +63,8 @@ class Renewer:
             for key, since in overdue.items():
                 if now - since >= lease.seconds:
                     hand.watched.pop(key, None)
+
+
+def _is_old(job: Job, lease_seconds: float) -> bool:
+    # One that is past its limit is left to whoever takes it: this process may hang for ever.
+    return job.age > lease_seconds / 3 and monotonic() < job.renewed_until

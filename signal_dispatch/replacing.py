@@ -1,11 +1,12 @@
 """Let a newer delivery replace those of its lane that still wait (``latest_wins``)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce
 
+from signal_dispatch import masking
 from signal_dispatch.databases import DatabaseNow, SecondsFromNow
 from signal_dispatch.events import Event
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
@@ -19,13 +20,15 @@ class Legacy:
 
     ``created``: one of them was to create the object. ``untold``: no call for the object can have
     reached the remote, and none is under way. ``wait``: the seconds until the last of them would
-    have been due, so that steady saves don't cut the wait for a retry short.
+    have been due, so that steady saves don't cut the wait for a retry short. ``bodies``: those that
+    were masked, as they were.
     """
 
     ids: Sequence[int] = ()
     created: bool = False
     untold: bool = False
     wait: float = 0.0
+    bodies: Mapping[int, bytes] = field(default_factory=dict)
 
     def event(self, event: str) -> str | None:
         """Return what has to be told now; ``None`` where the remote never heard of the object."""
@@ -57,6 +60,7 @@ def replace(lane: str, event: str, using: str) -> Legacy:
     return Legacy(
         ids=[d.pk for d in cancelled],
         created=created,
+        bodies=_mask(rows, cancelled),
         untold=created
         and len(cancelled) == len(unfinished)
         # One that somebody held may have been sent, though no record of it came.
@@ -84,6 +88,9 @@ def restore(legacy: Legacy, by: Delivery, using: str) -> list[Delivery]:
     rows.update(state=State.WAITING, finished_at=None, replaced_by=None, reason="")
     for delivery in restored:
         delivery.state = State.WAITING
+        if delivery.pk in legacy.bodies:
+            delivery.body = legacy.bodies[delivery.pk]
+            delivery.save(using=using, update_fields=["body"])
     return restored
 
 
@@ -126,6 +133,17 @@ def _cancel(rows: DeliveryQuerySet, waiting: Sequence[Delivery]) -> Sequence[Del
         return waiting
     done = set(mine.filter(state=State.CANCELLED).values_list("pk", flat=True))
     return [d for d in waiting if d.pk in done]
+
+
+def _mask(rows: DeliveryQuerySet, cancelled: Sequence[Delivery]) -> dict[int, bytes]:
+    """Mask what is sensitive in deliveries that are not sent, and return how it was."""
+    bodies: dict[int, bytes] = {}
+    for delivery in cancelled:
+        masked = masking.masked_body(delivery)
+        if masked is not None:
+            bodies[delivery.pk] = bytes(delivery.body)
+            rows.filter(pk=delivery.pk).update(body=masked)
+    return bodies
 
 
 def _were_tried(rows: DeliveryQuerySet) -> bool:

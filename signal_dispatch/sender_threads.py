@@ -2,11 +2,13 @@
 
 import logging
 import threading
+from math import inf
 from time import monotonic
 
 from django.db import Error, connections
 
 from signal_dispatch import claims
+from signal_dispatch.calling import send_limit_of
 from signal_dispatch.concluding import count_internal, tell
 from signal_dispatch.conf import settings
 from signal_dispatch.delivering import deliver
@@ -154,19 +156,24 @@ class SenderThreads:
         try:
             for connection in connections.all(initialized_only=True):
                 connection.close_if_unusable_or_obsolete()
+            limit = send_limit_of(job.delivery)
+            job.renewed_until = inf if limit is None else monotonic() + limit
             settlement = deliver(job.delivery, job.using, sessions, sender_name=claims.holder())
             self._keep(settlement.hook_error)
             return settlement
         except LeaseLost as lost:
-            logger.info("%s", lost, extra={"action": "lease_lost"})
+            logger.info("%s", lost, extra=job.delivery.log_extra("lease_lost"))
             return None
         except EndpointNotMocked as error:
             self._keep(error)
             return _internal(job, error)
         except BaseException as error:  # a hook's sys.exit() must not end the sender either
             self._keep(error)
-            logger.exception("Delivery %s could not be tried.", job.delivery.pk)
+            extra = job.delivery.log_extra("attempt_broken")
+            logger.exception("Delivery %s could not be tried.", job.delivery.pk, extra=extra)
             return _internal(job, error)
+        finally:
+            job.renewed_until = inf
 
     def _keep(self, error: BaseException | None) -> None:
         if error is not None and self._keep_errors:

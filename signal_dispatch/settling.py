@@ -9,7 +9,7 @@ from typing import Any
 from django.db import connections, transaction
 from django.utils import timezone
 
-from signal_dispatch import crashpoints
+from signal_dispatch import crashpoints, masking
 from signal_dispatch.databases import now_sql, own_transaction
 from signal_dispatch.exceptions import LeaseLost
 from signal_dispatch.models import UNFINISHED, Attempt, Delivery, State, storable
@@ -35,6 +35,8 @@ class Settlement:
     successor: Delivery | None = None
     #: What a hook raised. It is told in ``reason`` too; a test wants the error itself.
     hook_error: Exception | None = None
+    #: What is kept of the body from now on; None where that is all of it.
+    masked: bytes | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         # Taken once: apply() changes the delivery that they are counted from.
@@ -59,6 +61,8 @@ class Settlement:
         delivery.available_at = None if self.finished else now + timedelta(seconds=self.delay)
         delivery.error_class, delivery.reason = self.error_class, self.reason[:500]
         delivery.handler_tries = self.handler_tries
+        if self.masked is not None:
+            delivery.body = self.masked
         if attempt is not None:
             delivery.attempts = attempt.number
             delivery.last_status = attempt.status_code
@@ -110,6 +114,7 @@ def settle_with(settlement: Settlement, using: str, work: Callable[[], None]) ->
         logger.exception(
             "A commit hook of the site failed. Delivery %s is settled all the same.",
             settlement.delivery,
+            extra=settlement.delivery.log_extra("commit_hook_failed"),
         )
     crashpoints.reached("after_mark")
 
@@ -134,8 +139,8 @@ def _not_on_record(attempts: Sequence[Attempt], using: str) -> list[Attempt]:
     """Leave out what an earlier try wrote: its commit took place, and word of that was lost."""
     ids = {attempt.delivery_id for attempt in attempts}
     rows = Attempt.objects.using(using).filter(delivery_id__in=ids)
-    known = set(rows.values_list("delivery_id", "number", "sender"))
-    return [a for a in attempts if (a.delivery_id, a.number, a.sender) not in known]
+    known = set(rows.values_list("delivery_id", "number", "sender", "started_at"))
+    return [a for a in attempts if (a.delivery_id, a.number, a.sender, a.started_at) not in known]
 
 
 def _mark(settlements: Sequence[Settlement], using: str) -> tuple[list[Settlement], set[int], int]:
@@ -179,12 +184,29 @@ def _mark_statement(settlements: Sequence[Settlement], using: str) -> tuple[str,
             branches.append(f"WHEN %s THEN {literals[position] if literals else '%s'}")
             parameters += [pk] if literals else [pk, values[position]]
         assignments.append(f"{column} = CASE id {' '.join(branches)} ELSE {column} END")
+    if masked := _masked_bodies(settlements, connection):
+        branches = ["WHEN %s THEN %s"] * len(masked)
+        parameters += [value for each in masked.items() for value in each]
+        assignments.append(f"body = CASE id {' '.join(branches)} ELSE body END")
     # Nothing that is finished is opened again, by whoever did not hear of its own commit.
     fence = " OR ".join(["(id = %s AND epoch = %s AND state = 'pending')"] * len(ids))
     for s in settlements:
         parameters += [s.delivery.pk, s.delivery.epoch]
     sql = f"UPDATE {quoted_table(using)} SET {', '.join(assignments)} WHERE {fence}"
     return sql, parameters
+
+
+def _masked_bodies(settlements: Sequence[Settlement], connection: Any) -> dict[int, Any]:
+    """Return what is kept of bodies, by id. What a person may send again stays as it is."""
+    for s in settlements:
+        if s.state in (State.DELIVERED, State.CANCELLED):
+            s.masked = masking.masked_body(s.delivery)
+    column = Delivery._meta.get_field("body")
+    return {
+        s.delivery.pk: column.get_db_prep_save(s.masked, connection)
+        for s in settlements
+        if s.masked is not None
+    }
 
 
 def _last(settlement: Settlement, name: str) -> int | None:

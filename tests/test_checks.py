@@ -284,9 +284,37 @@ DECLARED = [
     (Problem.VALUE_INVALID, {"ordered": "no"}, ".ordered must be True or False"),
     (Problem.VALUE_INVALID, {"merge": 0}, ".merge must be True or False"),
     (Problem.VALUE_INVALID, {"merge": None}, ".merge must be True or False"),
-    (Problem.ATTRIBUTE_NOT_YET, {"envelope": "standard"}, ".envelope asks for"),
-    (Problem.ATTRIBUTE_NOT_YET, {"get_files": answer({})}, ".get_files asks for"),
-    (Problem.ATTRIBUTE_NOT_YET, {"send": answer()}, "not yet built"),
+    *(
+        (Problem.ENVELOPE_NOT_JSON, {"envelope": "standard", name: value}, f"and {words} makes")
+        for name, value, words in [
+            ("encoding", "form", 'encoding = "form"'),
+            ("encode", answer((b"", "text/plain")), "encode()"),
+            ("get_files", answer({}), "get_files()"),
+        ]
+    ),
+    (
+        Problem.FILES_INVALID,
+        {"get_files": answer({}), "method": "GET"},
+        "a call by GET has no body",
+    ),
+    (
+        Problem.FILES_INVALID,
+        {
+            "get_files": answer({}),
+            "method": {"created": "get", "updated": "HEAD", "deleted": "GET"},
+        },
+        "GET or HEAD has no body",
+    ),
+    (Problem.FILES_INVALID, {"get_files": answer({}), "encode": answer()}, "encode() makes bytes"),
+    (Problem.FILES_INVALID, {"get_files": answer({}), "send": answer()}, "send() makes the call"),
+    (Problem.SENSITIVE_INVALID, {"sensitive": "pk"}, "must be a list or tuple"),
+    (Problem.SENSITIVE_INVALID, {"sensitive": ["pkk"]}, "'pkk', which is not in its fields"),
+    (Problem.SENSITIVE_INVALID, {"sensitive": ["pk"], "encode": answer()}, "that encode() makes"),
+    (
+        Problem.SENSITIVE_IN_PATH,
+        {"fields": ["number"], "sensitive": ["number"], "path": "x/{number}"},
+        ".path has {number}, which is sensitive",
+    ),
     (Problem.HOOK_ASYNC, {"should_send": later}, ".should_send() is async"),
     (Problem.HOOK_ASYNC, {"get_payload": in_parts}, ".get_payload() is async"),
     (Problem.HOOK_ASYNC, {"check": later}, ".check() is async"),
@@ -315,13 +343,13 @@ def test_faulty_declaration_is_told_with_its_class_and_cure(declare, problem, at
 
 
 def test_every_fault_is_told_at_once(declare):
-    declare(endpoint="crn", fields=["numbr"], path="{numbr}", envelope="standard")
+    declare(endpoint="crn", fields=["numbr"], path="{numbr}", envelope="standrad")
 
     assert set(told()) == {
         Problem.ENDPOINT_UNKNOWN.id,
         Problem.LOOKUP_UNKNOWN.id,
         Problem.PATH_NAME_UNKNOWN.id,
-        Problem.ATTRIBUTE_NOT_YET.id,
+        Problem.VALUE_INVALID.id,
     }
 
 
@@ -338,6 +366,39 @@ def test_what_is_declared_right_is_told_nothing(declare):
     declare(m2m_fields=["tags"], latest_wins=True, delay=2.5, snapshot="send")
 
     assert told() == {}
+
+
+def test_files_are_no_fault_where_one_of_the_methods_carries_them(declare):
+    methods = {"created": "POST", "updated": "PUT", "deleted": "DELETE"}
+    declare(get_files=answer({}), method=methods)
+
+    assert told() == {}
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"fields": ["data", "pk"], "sensitive": ["data.iban", "pk"]},
+        {"sensitive": ["iban"], "get_payload": answer({})},
+        {"sensitive": ["iban"], "serializer_class": dict},
+        {"sensitive": ["pk"], "get_path": answer("{pk}")},
+    ],
+)
+def test_sensitive_names_that_may_be_there_are_no_fault(declare, attributes):
+    declare(**attributes)
+
+    assert told() == {}
+
+
+def test_an_endpoint_needs_no_url_where_send_alone_calls_it(declare, settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {}, "other": {"URL": URL}, "unused": {}}
+    declare(send=answer())
+    declare(endpoint="other", name="shop.Other")
+    assert told() == {}
+    declare(get_endpoint=answer("other"), name="shop.Any", class_name="Any")
+
+    (text,) = told(Problem.URL_MISSING)
+    assert text.startswith(f'{ENDPOINTS}["unused"] lacks "URL"')
 
 
 def test_fault_of_a_class_is_told_once_for_all_its_models(declare):
@@ -795,6 +856,11 @@ CONFIGURED = [
         for url in ["http://crm.example.com/", "http://CRM.Example.COM.:8080/", "http://1.1.1.1/"]
     ),
     (
+        Problem.URL_MISSING,
+        {ENDPOINTS: {"crm": {"HEADERS": {}}}},
+        f'["crm"] lacks "URL", the address of the API that {WHERE} calls.',
+    ),
+    (
         Problem.BACKEND_UNKNOWN,
         {ENDPOINTS: {"crm": {"URL": URL, "BACKEND": "defalt"}}},
         "Did you mean 'default'?",
@@ -972,7 +1038,7 @@ def test_nameless_installation_is_no_fault_and_no_message_says_so(declare, setti
 
 
 def test_each_faulty_setting_is_told_although_others_are_faulty(declare, settings):
-    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": "x"}, "erp": {"RATE": "1/s"}}
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": "x", "CERT": 3}, "erp": {"RATE": "1/s"}}
     settings.SIGNAL_DISPATCH_LEASE_SECONDS = 0
     declare(endpoint="erp")
 
@@ -981,6 +1047,7 @@ def test_each_faulty_setting_is_told_although_others_are_faulty(declare, setting
     assert len(found[Problem.ENDPOINT_INVALID.id]) == 2
     assert len(found[Problem.SETTING_INVALID.id]) == 1
     assert Problem.ENDPOINT_KEY_NOT_YET.id in found
+    assert len(found[Problem.URL_MISSING.id]) == 1
 
 
 def test_private_addresses_that_only_a_resolver_forbids_are_not_told(declare, settings):
@@ -1039,11 +1106,11 @@ def test_check_that_raises_is_told_and_hides_no_other(declare, raised):
     def check(self):
         raise raised
 
-    declare(check=check, envelope="standard")
+    declare(check=check, envelope="standrad")
 
     found = told()
 
-    assert set(found) == {Problem.CHECK_BROKEN.id, Problem.ATTRIBUTE_NOT_YET.id}
+    assert set(found) == {Problem.CHECK_BROKEN.id, Problem.VALUE_INVALID.id}
     assert found[Problem.CHECK_BROKEN.id][0].startswith(f"{WHERE}.check() can't be checked: ")
 
 

@@ -437,3 +437,21 @@ def test_database_that_does_not_exist_is_an_error_that_names_those_that_do(decla
 
     with pytest.raises(CommandError, match="no database 'third', only: default, other"):
         printed(object="shop.order:7", database="third")
+
+
+def test_a_call_by_send_is_shown_without_what_it_does_not_use(declare, order, settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"HEADERS": {"Authorization": "s3cret"}}}
+    declare(send=answer(None))
+
+    out = shown(order)
+    assert "PUT orders/A-1 by send()  (updated, to 'crm')" in out
+    assert "Authorization" not in out
+    assert '"number": "A-1"' in out
+    (line,) = (line.split() for line in printed().splitlines() if "shop.ToCRM" in line)
+    assert line[-4:] == ["crm", "-", "PUT", "orders/{number}"]
+
+
+def test_an_envelope_says_the_event_that_would_be_sent(declare, order):
+    declare(**BY_REMOTE_ID, envelope="standard")
+
+    assert '"type": "order.created"' in shown(order)

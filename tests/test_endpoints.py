@@ -105,10 +105,12 @@ def test_unknown_key_like_no_other_lists_what_there_is():
 
 
 @pytest.mark.parametrize("entry", [{}, {"HEADERS": {}}])
-def test_missing_url_is_told(entry):
-    _, problems = parse("crm", entry)
+def test_an_endpoint_may_have_no_url(entry):
+    """A check looks whether somebody needs it."""
+    endpoint, problems = parse("crm", entry)
 
-    assert [str(p) for p in problems] == [f'{SETTING}["crm"] lacks "URL", the address of the API.']
+    assert problems == []
+    assert (endpoint.url, endpoint.host, repr(endpoint)) == ("", "", "<Endpoint 'crm' at no host>")
 
 
 @pytest.mark.parametrize("alias", ["", "tenant:42"])

@@ -168,6 +168,20 @@ def test_work_and_mark_are_one_transaction_the_mark_last():
     assert Delivery.objects.get().state == "delivered"
 
 
+def test_two_tries_of_one_process_under_one_number_are_both_on_record():
+    """As of a send() that came back after its limit, when the process had tried again."""
+    made, _row = recorded(lease=MINE)
+    tries = [attempt_of(made, sender="me"), attempt_of(made, sender="me")]
+    settling.settle([Settlement(made, State.DELIVERED, tries[1])], "default")
+    made.epoch -= 1
+    for _again in range(2):  # the late one, and word of its commit was lost
+        assert settling.settle([Settlement(made, State.DELIVERED, tries[0])], "default") == []
+
+    assert sorted(Attempt.objects.values_list("started_at", flat=True)) == [
+        each.started_at for each in tries
+    ]
+
+
 def test_the_work_of_whoever_lost_the_lease_is_undone():
     made, _row = recorded(lease=MINE)
     Delivery.objects.update(epoch=F("epoch") + 1)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from signal_dispatch import claims, lanes, settling
+from signal_dispatch import claims, lanes, masking, payloads, settling
 from signal_dispatch.backends.base import BaseBackend
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.models import Delivery, State
@@ -61,12 +61,16 @@ class ConsoleBackend(BaseBackend):
 def describe(delivery: Delivery) -> str:
     """Return the call as text: the request line, the stored headers, the payload."""
     endpoint = endpoints.find(delivery.endpoint)
-    host = endpoint.host if endpoint else "?"
+    host = (endpoint and endpoint.host) or "?"
     lines = [f"{delivery.method} {delivery.path or '/'}  ({delivery.endpoint} at {host})"]
     lines += [f"{name}: {value}" for name, value in delivery.headers.items()]
     lines.append(f"Idempotency-Key: {delivery.uid}")
-    if delivery.body:
-        payload = delivery.payload
+    lines += [f"traceparent: {delivery.trace}"] if delivery.trace else []
+    body = masking.masked_body(delivery)
+    if body is None:
+        body = bytes(delivery.body)
+    if body:
+        payload = payloads.decode(body, payloads.content_type_of(delivery.headers))
         text = repr(payload) if isinstance(payload, bytes) else json.dumps(payload, indent=2)
         lines += ["", text]
     return "\n".join([*lines, "-" * 79])

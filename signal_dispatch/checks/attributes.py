@@ -26,10 +26,6 @@ _CHOICES = {
 }
 # Anything else would count as one of the two, and not always as the one that was meant.
 _FLAGS = ("ordered", "latest_wins", "merge")
-# What comes later: attributes that ask for it by one of their values.
-_VALUES_NOT_YET = {"envelope": "standard"}
-#: Hooks that come later.
-HOOKS_NOT_YET = ("get_files", "send")
 
 
 def check_endpoint(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
@@ -171,17 +167,6 @@ def check_latest(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
             f"{where(dispatch)} has latest_wins, which needs ordered = True: what waits is found "
             "by its lane.",
             hint="Leave ordered out, or do without latest_wins.",
-        )
-
-
-def check_not_yet(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
-    """Refuse what a later version brings, so that nothing is ignored in silence."""
-    asked = [n for n, later in _VALUES_NOT_YET.items() if getattr(dispatch, n) == later]
-    asked += [n for n in HOOKS_NOT_YET if hasattr(dispatch, n)]
-    for name in asked:
-        yield Problem.ATTRIBUTE_NOT_YET.message(
-            f"{where(dispatch, name)} asks for something that is not yet built.",
-            hint="Leave it out until a later version brings it.",
         )
 
 

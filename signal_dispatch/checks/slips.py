@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from django.core.checks import CheckMessage
 
-from signal_dispatch.checks.attributes import HOOKS_NOT_YET
 from signal_dispatch.checks.names import is_list_of_names
 from signal_dispatch.checks.problems import Problem, where
 from signal_dispatch.declarations import ModelDispatch
@@ -22,7 +21,7 @@ _SET_BY_US = frozenset({"tracked", "model"})
 
 def check_spelling(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
     """Warn of attributes and methods that are almost ours, and so do nothing."""
-    known = _OURS | _SET_BY_US | frozenset(HOOKS_NOT_YET)
+    known = _OURS | _SET_BY_US
     for name in sorted(_defined_by_the_site(type(dispatch)) - known):
         close = get_close_matches(name, _OURS, n=1, cutoff=_ALIKE)
         if close and not name.startswith("_"):

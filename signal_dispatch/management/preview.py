@@ -8,10 +8,16 @@ from urllib.parse import quote, urlsplit
 from django.db import transaction
 from django.db.models import Model
 
-from signal_dispatch import lookups, paths, remote_ids, sender, signing
+from signal_dispatch import lookups, masking, paths, remote_ids, sender, signing
 from signal_dispatch.credentials import Asked
 from signal_dispatch.declarations import ModelDispatch
-from signal_dispatch.drafts import REMOTE_ID, draft_path, is_drafted_later, uses_remote_id
+from signal_dispatch.drafts import (
+    REMOTE_ID,
+    draft_path,
+    is_drafted_later,
+    retyped,
+    uses_remote_id,
+)
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.entries import Endpoint
 from signal_dispatch.events import Change, Event
@@ -80,6 +86,7 @@ def _request(
     dispatch: ModelDispatch[Any], plan: Plan, alias: str, change: Change[Any]
 ) -> Iterator[str]:
     event, method, path = plan.event, plan.draft.method, plan.draft.path
+    body = plan.draft.body
     if uses_remote_id(dispatch):
         known = _remote_id(dispatch, alias, change)
         if known is None and event == Event.DELETED:
@@ -90,6 +97,7 @@ def _request(
             created = Change(event, change.instance, change.using)
             method = dispatch.get_method(change.instance, created).upper()
             path = draft_path(dispatch, created)
+            body = retyped(dispatch, body, plan.event, event)
         if REMOTE_ID in paths.variables(path):
             if known is None:
                 yield f"Nothing can be sent: {path!r} needs the remote's id, and it is not known."
@@ -99,11 +107,13 @@ def _request(
         endpoint, note = endpoints[alias], ""
     else:
         endpoint, note = Endpoint(alias, "https://unknown"), ", waits until settings know it"
-    yield f"{method} {_masked_url(endpoint, path)}  ({event}, to {alias!r}{note})"
-    yield from _headers(endpoint, plan, method)
-    if plan.draft.body:
+    by_send = dispatch.overrides("send")
+    url = f"{path or '(no path)'} by send()" if by_send else _masked_url(endpoint, path)
+    yield f"{method} {url}  ({event}, to {alias!r}{note})"
+    yield from () if by_send else _headers(endpoint, plan, method)
+    if body:
         yield ""
-        yield _readable(plan.draft.body)
+        yield _readable(masking.masked(dispatch, body, plan.draft.headers))
 
 
 def _remote_id(dispatch: ModelDispatch[Any], alias: str, change: Change[Any]) -> str | None:

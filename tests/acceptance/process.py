@@ -4,7 +4,8 @@
 command. It uses the databases of the test run that started it. Read from the environment:
 ``DECLARED`` (one of ``works.DECLARATIONS``), ``LEASE_SECONDS``, ``REPAIR_SECONDS`` between two
 looks for lanes that wait behind nothing, ``RETRY_SECONDS`` before each of ``ATTEMPTS``,
-``DEADLINE`` of the endpoint, and ``BACKEND``, below ``signal_dispatch.backends``.
+``DEADLINE`` and ``SEND_LIMIT`` of the endpoint, and ``BACKEND``, below
+``signal_dispatch.backends``.
 """
 
 import os
@@ -75,6 +76,7 @@ def set_up(url: str) -> None:
             "URL": url,
             "DEADLINE": deadline,
             "TIMEOUT": deadline,
+            "SEND_LIMIT": float(os.environ.get("SEND_LIMIT", "300")),
             "RETRY": {"delays": delays()},
         }
     }

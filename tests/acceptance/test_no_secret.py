@@ -14,7 +14,7 @@ from requests.auth import AuthBase, HTTPDigestAuth
 from standardwebhooks import Webhook
 
 from signal_dispatch import ModelDispatch
-from signal_dispatch.delivering import call_for
+from signal_dispatch.calling import call_for
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.exceptions import SendError
 from signal_dispatch.models import Attempt, Delivery

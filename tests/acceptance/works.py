@@ -9,6 +9,7 @@ from django.db import connection, transaction
 from django.db.models import F
 
 from signal_dispatch import Event, ModelDispatch, enqueue, register
+from signal_dispatch.endpoints import endpoints
 from tests.shop.models import Order, Tag
 
 # What is declared
@@ -80,12 +81,26 @@ def known_remotely() -> None:
             return {"X-Number": instance.number}
 
 
+def by_send() -> None:
+    """Tell ``crm`` of each order by code that knows no deadline, as an SDK does not."""
+
+    @register(Order)
+    class BySend(ModelDispatch[Any]):
+        name = "shop.BySend"
+        endpoint = "crm"
+        fields = ("number",)
+
+        def send(self, delivery: Any, session: Any) -> Any:
+            return session.post(endpoints["crm"].url, json=delivery.payload, timeout=60).json()
+
+
 DECLARATIONS: dict[str, Callable[[], None]] = {
     "told": told,
     "counted": counted,
     "latest": latest,
     "handled": handled,
     "known_remotely": known_remotely,
+    "by_send": by_send,
 }
 
 # What is done. Each way of changing an order adds one to its total, under its row's lock, so that

@@ -84,7 +84,7 @@ def _endpoint_and_host(dispatch: ModelDispatch[Any]) -> tuple[str, str]:
     if dispatch.endpoint not in endpoints:
         return dispatch.endpoint or "-", "unknown"
     endpoint = endpoints[dispatch.endpoint]
-    return endpoint.alias, endpoint.host if endpoint.enabled else "(ENABLED is False)"
+    return endpoint.alias, (endpoint.host or "-") if endpoint.enabled else "(ENABLED is False)"
 
 
 def _find(text: str, alias: str | None) -> tuple[Model, str]:
