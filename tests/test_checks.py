@@ -943,7 +943,7 @@ def test_a_guarded_endpoint_with_a_public_name_is_sound(declare, settings):
     settings.SIGNAL_DISPATCH_ENDPOINTS = {
         "crm": {"URL": URL, "ALLOW_PRIVATE_ADDRESSES": False, "PORTS": [443], "REDACT": ["token"]}
     }
-    declare(remote_id="data.id", on=["created"])
+    declare(remote_id="data.id", on=[Event.CREATED])
 
     assert told() == {}
 
