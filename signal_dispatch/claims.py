@@ -10,8 +10,9 @@ from typing import Any
 
 from django.db import connections
 from django.db.models import F, Q
+from django.db.models.expressions import RawSQL
 
-from signal_dispatch import crashpoints
+from signal_dispatch import crashpoints, families
 from signal_dispatch.conf import settings
 from signal_dispatch.databases import DatabaseNow, SecondsFromNow, own_transaction
 from signal_dispatch.endpoints import endpoints
@@ -27,6 +28,7 @@ _LOOKS = 100
 class Scope:
     """Which deliveries a process may take. ``dispatches``: name and model's label of each.
 
+    ``families`` are entries with a RESOLVER, all of whose endpoints are meant.
     Rows of an endpoint or a dispatch that it does not know are left to others: during a deploy
     old and new code share the table. Rows of another environment are nobody's here.
     """
@@ -34,12 +36,19 @@ class Scope:
     environment: str
     endpoints: frozenset[str]
     dispatches: frozenset[tuple[str, str]]
+    families: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> list[str]:
+        """Return the aliases of its endpoints and families."""
+        return sorted(self.endpoints | self.families)
 
     def rows(self, using: str) -> DeliveryQuerySet:
         """Return those deliveries, in whatever state."""
-        return self._known(using).filter(endpoint__in=self.endpoints)
+        named = Q(endpoint__in=self.endpoints)
+        return self._known(using).filter(named | families.members(self.families))
 
-    def scheduled(self, using: str, endpoint: str) -> DeliveryQuerySet:
+    def scheduled(self, using: str, endpoint: str | RawSQL) -> DeliveryQuerySet:
         """Return those of one endpoint that have a time, by it: just as the claim's index goes."""
         rows = self._known(using).filter(endpoint=endpoint, available_at__isnull=False)
         return rows.order_by("available_at", "id")
@@ -57,8 +66,11 @@ class Scope:
 
 def own_scope(aliases: Iterable[str]) -> Scope:
     """Return the scope of a process that sends to these endpoints, as far as it can."""
-    sound = frozenset(alias for alias in aliases if endpoints.find(alias) is not None)
-    return Scope(settings.environment, sound, frozenset(registry.pairs()))
+    named = frozenset(aliases)
+    sound = frozenset(alias for alias in named if endpoints.find(alias) is not None)
+    entries = (endpoints.entry(alias) for alias in named - sound if ":" not in alias)
+    many = frozenset(entry.alias for entry in entries if entry and entry.resolver)
+    return Scope(settings.environment, sound, frozenset(registry.pairs()), many)
 
 
 def claim(
@@ -114,17 +126,22 @@ def seconds_until_due(using: str, scope: Scope) -> dict[str, float]:
     """Return the seconds until an endpoint's next delivery is due, negative if it is.
 
     By endpoint, without those that have none scheduled. One query that looks at one row of the
-    claim's index for each endpoint: all that a process asks while nothing happens.
+    claim's index for each endpoint, and one more for the families: all that a process asks while
+    nothing happens.
     """
     found: dict[str, float] = {}
     for some in _chunks(sorted(scope.endpoints) if scope.dispatches else [], _LOOKS):
-        firsts = [_first(using, scope, endpoint) for endpoint in some]
+        firsts = [_first(using, scope, endpoint, "endpoint", "seconds") for endpoint in some]
         # Each in a derived table: SQLite takes an ORDER BY in no other part of a union.
         looks = (f"SELECT * FROM ({sql}) AS first_{n}" for n, (sql, _values) in enumerate(firsts))
         with connections[using].cursor() as cursor:
             values = [value for _sql, values in firsts for value in values]
             cursor.execute(" UNION ALL ".join(looks), values)
             found |= {endpoint: float(seconds) for endpoint, seconds in cursor.fetchall()}
+    if scope.families and scope.dispatches:
+        first = _first(using, scope, families.EACH, "seconds")
+        each = families.ask_of_each(using, scope.environment, scope.families, first)
+        found |= {e: float(seconds) for e, (seconds,) in each.items() if seconds is not None}
     return found
 
 
@@ -133,9 +150,11 @@ def due_endpoints(seconds: Mapping[str, float]) -> list[str]:
     return sorted((e for e, left in seconds.items() if left <= 0), key=seconds.__getitem__)
 
 
-def _first(using: str, scope: Scope, endpoint: str) -> tuple[str, Sequence[Any]]:
+def _first(
+    using: str, scope: Scope, endpoint: str | RawSQL, *shown: str
+) -> tuple[str, Sequence[Any]]:
     rows = scope.scheduled(using, endpoint).annotate(seconds=SecondsFromNow("available_at"))
-    first = rows.values_list("endpoint", "seconds")[:1]
+    first: Any = rows.values_list(*shown)[:1]
     sql, values = first.query.get_compiler(using=using).as_sql()
     return sql, values
 

@@ -15,6 +15,9 @@ ValueT = TypeVar("ValueT")
 
 PREFIX = "SIGNAL_DISPATCH_"
 
+#: Seconds that a lease must outlast the longest attempt by, before it and after it.
+MARGIN_SECONDS = 2.0
+
 DEFAULT_BACKENDS: Mapping[str, Mapping[str, Any]] = {
     "default": {"BACKEND": "signal_dispatch.backends.threads.ThreadsBackend"}
 }

@@ -12,6 +12,7 @@ from signal_dispatch.databases import DatabaseNow, outbox_aliases
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.inline import send_inline
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
+from signal_dispatch.settling import Settlement
 
 #: How many forgotten lanes are released at once.
 _LANES = 1000
@@ -48,29 +49,38 @@ class Deliveries(Sequence[Delivery]):
         """Send what is due, on the test's own connections, and return what was tried.
 
         Goes on until nothing is due, with one attempt each; ``until_done`` asks for no time and
-        makes all attempts. Raises what hooks raise, and ``EndpointNotMocked``; a failing call
-        is no error.
+        makes all attempts, but of what could not be tried none. Raises what hooks raise, and
+        ``EndpointNotMocked``; a failing call is no error.
         """
         tried: dict[UUID, Delivery] = {}
+        left: set[UUID] = set()
+        endpoints.forget()  # what RESOLVERs answered before the test changed what they look up
         usings = _allowed_aliases()
         while True:
-            skip = None if until_done else tried
-            sent = [d for using in usings for d in self._send_once(using, skip)]
+            skip = left if until_done else tried.keys()
+            sent = [
+                s for using in usings for s in self._send_once(using, skip, timely=not until_done)
+            ]
             if not sent:
                 return list(tried.values())
-            tried |= {delivery.uid: delivery for delivery in sent}
+            tried |= {s.delivery.uid: s.delivery for s in sent}
+            # Another try would use up no attempt either, and so on for ever.
+            left |= {
+                s.delivery.uid for s in sent if not (s.finished or s.attempt or s.handler_tried)
+            }
 
-    def _send_once(self, using: str, skip: Collection[UUID] | None) -> list[Delivery]:
-        """Make one attempt of all that is due but not in ``skip``; None: of all there is."""
+    def _send_once(self, using: str, skip: Collection[UUID], *, timely: bool) -> list[Settlement]:
+        """Make one attempt of what is not in ``skip``, and of that, if ``timely``, what is due."""
         # Whoever should have released them may be gone: a head that the test itself deleted.
         scope = claims.own_scope(endpoints)
         lanes.release(using, lanes.idle_lanes(scope.rows(using), _LANES), None)
         rows = self._limited(scope.rows(using)).filter(state=State.PENDING)
-        if skip is not None:
-            rows = rows.filter(available_at__lte=DatabaseNow()).exclude(uid__in=list(skip))
+        if timely:
+            rows = rows.filter(available_at__lte=DatabaseNow())
+        rows = rows.exclude(uid__in=list(skip))
         lease = claims.own_lease()
         taken = claims.claim_ids(using, lease, rows.values_list("pk", flat=True))
-        return [s.delivery for s in send_inline(taken, using, lease, raising=True)]
+        return send_inline(taken, using, lease, raising=True)
 
     def _rows(self, using: str) -> DeliveryQuerySet:
         return self._limited(Delivery.objects.using(using).all())

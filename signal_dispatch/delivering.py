@@ -1,5 +1,7 @@
-"""Make one attempt of a delivery: prepare, call, hand its answer on."""
+"""Make one attempt of a delivery: find its endpoint, prepare, call, hand the answer on."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from time import monotonic
 from urllib.parse import parse_qsl, urlsplit
 
@@ -14,7 +16,7 @@ from signal_dispatch.credentials import Asked
 from signal_dispatch.drafts import sentence_of
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.entries import Endpoint
-from signal_dispatch.exceptions import LeaseLost, SendError
+from signal_dispatch.exceptions import EndpointUnresolved, LeaseLost, SendError
 from signal_dispatch.models import Attempt, Delivery, State, storable
 from signal_dispatch.outcomes import Outcome, OutcomeKind, Response, outcome_of_error
 from signal_dispatch.registry import registry
@@ -29,23 +31,47 @@ def deliver(
     *,
     sender_name: str,
     raising: bool = False,
+    resolve: Callable[[str], Endpoint] = endpoints.resolve,
 ) -> Settlement:
     """Make one attempt, and return what it led to.
 
-    The settlement is ``recorded`` already where a hook ran in one transaction with it; else it is
-    for the caller to write. Raises ``LeaseLost`` where somebody else has the delivery by now.
+    ``resolve`` is asked where to, before anything else. Without an endpoint no attempt is made,
+    and the delivery waits. The settlement is ``recorded`` already where a hook ran in one
+    transaction with it; else it is for the caller to write. Raises ``LeaseLost`` where somebody
+    else has the delivery by now.
     """
     dispatch = registry.find(delivery.dispatch, delivery.model)
     if dispatch is None:
         raise LeaseLost(f"Nothing here is registered as {delivery.dispatch} for {delivery.model}.")
     case = Case(delivery, using, dispatch, endpoints[delivery.endpoint], raising)
+    kept = settling.kept_answer(delivery, using) if delivery.handler_tries else None
+    if kept is None:
+        try:
+            case = replace(case, endpoint=resolve(delivery.endpoint))
+        except EndpointUnresolved as unresolved:
+            return _waiting(case, unresolved)
     settled = _prepared(case)
     if settled is not None:
         return failed(case, settled) if settled.state == State.FAILED else settled
-    kept = settling.kept_answer(delivery, using) if delivery.handler_tries else None
     if kept is not None:
         return judge(case, _stored_response(kept), None)
     return _call(case, sessions, sender_name)
+
+
+def _waiting(case: Case, unresolved: EndpointUnresolved) -> Settlement:
+    """Let the delivery wait for its endpoint; no call was made, and no attempt is used up."""
+    settlement = Settlement(
+        case.delivery,
+        State.PENDING,
+        delay=unresolved.wait,
+        error_class=unresolved.error_class,
+        reason=str(unresolved),
+    )
+    if unresolved.error_class != "gone":  # then it is the site's code that should be corrected
+        if case.raising:
+            raise unresolved
+        settlement.hook_error = unresolved
+    return settlement
 
 
 def _prepared(case: Case) -> Settlement | None:

@@ -1,5 +1,6 @@
 """The remote APIs that settings name, by alias."""
 
+import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
@@ -8,30 +9,43 @@ from django.core.signals import setting_changed
 
 from signal_dispatch.conf import settings
 from signal_dispatch.entries import SETTING, Endpoint, EndpointProblem, parse
-from signal_dispatch.exceptions import InvalidEndpoint, UnknownEndpoint
+from signal_dispatch.exceptions import InvalidEndpoint, InvalidEndpointKey, UnknownEndpoint
+from signal_dispatch.resolved import Resolved
+
+_NEVER_IN_A_KEY = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Endpoints:
-    """The endpoints by alias, each parsed when it is first asked for."""
+    """The endpoints by alias, each parsed when it is first asked for.
+
+    An entry with a ``RESOLVER`` stands for many: "tenant:42" is one of those of "tenant". Its
+    ENABLED and BACKEND are the entry's. Its other values are the entry's until it is resolved,
+    which only ``resolve()`` does, and anew some time later.
+    """
 
     def __init__(self) -> None:
         self._parsed: dict[str, Endpoint] = {}
+        self._resolved = Resolved()
 
     def __getitem__(self, alias: str) -> Endpoint:
-        """Return an endpoint; raises ``UnknownEndpoint``, or ``InvalidEndpoint`` for a fault."""
-        # Settings may change while another thread reads them: what it read then goes with the old.
-        parsed = self._parsed
-        if alias not in parsed:
-            if alias not in settings.endpoints:
+        """Return what is known of an endpoint without asking anybody.
+
+        Raises ``UnknownEndpoint``, ``InvalidEndpointKey``, or ``InvalidEndpoint`` for a fault.
+        """
+        name, colon, key = alias.partition(":")
+        entry = self._entry(name, alias)
+        if not entry.resolver:
+            if colon:
                 raise UnknownEndpoint(_unknown_alias(alias))
-            endpoint, problems = parse(alias, settings.endpoints[alias])
-            if problems:
-                raise problems[0]
-            parsed[alias] = endpoint
-        return parsed[alias]
+            return entry
+        if not key or _NEVER_IN_A_KEY.search(key):
+            raise InvalidEndpointKey(_without_key(name, key))
+        return self._resolved.find(alias) or entry
 
     def __contains__(self, alias: object) -> bool:
-        return alias in settings.endpoints
+        """Say whether settings name it, or the entry that it belongs to."""
+        name, colon, _key = str(alias).partition(":")
+        return name in settings.endpoints and (not colon or "RESOLVER" in settings.endpoints[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(settings.endpoints)
@@ -49,6 +63,40 @@ class Endpoints:
         except InvalidEndpoint:
             return None
 
+    def entry(self, alias: str) -> Endpoint | None:
+        """Return the entry that an alias belongs to, with or without a key; None as ``find()``."""
+        try:
+            return self._entry(alias.partition(":")[0], alias)
+        except InvalidEndpoint:
+            return None
+
+    def fault_of_key(self, alias: str) -> str:
+        """Say what is wrong with the key of an alias whose entry has a RESOLVER; else ``""``."""
+        try:
+            self[alias]
+        except InvalidEndpointKey as error:
+            return str(error)
+        except InvalidEndpoint:
+            return ""
+        return ""
+
+    def resolve(self, alias: str) -> Endpoint:
+        """Return the endpoint that a call goes to; where it has a RESOLVER, that may be asked.
+
+        Raises ``EndpointUnresolved`` where there is none now, and what ``[]`` raises.
+        """
+        known = self[alias]
+        if not known.resolver:
+            return known
+        return self._resolved.get(known, settings.endpoints[known.alias], alias)
+
+    def is_open(self, alias: str) -> bool:
+        """Say whether its RESOLVER has to be asked before a call can go there."""
+        if ":" not in alias:
+            return False
+        known = self.find(alias)
+        return known is not None and bool(known.resolver) and self._resolved.is_open(alias)
+
     def errors(self) -> list[EndpointProblem]:
         """Return every fault of every entry, for the system check."""
         return [problem for alias in self for problem in parse(alias, settings.endpoints[alias])[1]]
@@ -57,10 +105,28 @@ class Endpoints:
         """Read everything anew from now on, if it is the endpoints that changed."""
         if setting == SETTING:
             self._parsed = {}
+            self._resolved.forget()
+
+    def _entry(self, name: str, alias: str) -> Endpoint:
+        # Settings may change while another thread reads them: what it read then goes with the old.
+        parsed = self._parsed
+        if name not in parsed:
+            if name not in settings.endpoints:
+                raise UnknownEndpoint(_unknown_alias(alias))
+            endpoint, problems = parse(name, settings.endpoints[name])
+            if problems:
+                raise problems[0]
+            parsed[name] = endpoint
+        return parsed[name]
 
 
 endpoints = Endpoints()
 setting_changed.connect(endpoints.forget, dispatch_uid="signal_dispatch.endpoints")
+
+
+def _without_key(name: str, key: str) -> str:
+    fault = "the key has control characters" if key else f'name one of them, as "{name}:42"'
+    return f'{SETTING}["{name}"] has a RESOLVER and stands for many endpoints: {fault}.'
 
 
 def _unknown_alias(alias: str) -> str:

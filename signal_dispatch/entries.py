@@ -1,7 +1,7 @@
 """An entry of the endpoints' setting: parsed, with every fault told by its path."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, Final
@@ -20,8 +20,21 @@ SETTING = "SIGNAL_DISPATCH_ENDPOINTS"
 NOT_YET: Final[Mapping[str, Any]] = {
     "RATE": None,
     "BREAKER": None,
-    "RESOLVER": "",
 }
+
+#: Keys that no answer of a RESOLVER may have. The first three are needed before it is asked; the
+#: others decide where this process may connect to, which a tenant's own data must not.
+NEVER_ANSWERED: Final = (
+    "RESOLVER",
+    "ENABLED",
+    "BACKEND",
+    "ALLOW_PRIVATE_ADDRESSES",
+    "PORTS",
+    "PROXIES",
+    "SESSION",
+)
+# What a tenant's own data says must not be imported, and called.
+_NEVER_IMPORTED = "must not be a dotted path in an answer: answer with what it names."
 
 
 class EndpointProblem(InvalidEndpoint):
@@ -128,21 +141,53 @@ class Endpoint:
 
 def parse(alias: str, entry: Mapping[str, Any]) -> tuple[Endpoint, list[EndpointProblem]]:
     """Read one entry; keys at fault keep their default and are told in the second value."""
+    values, problems = _read(entry, _path(alias))
+    if not alias or ":" in alias:
+        problems.insert(0, EndpointProblem(_path(alias), "must be a name without a colon."))
+    if "RESOLVER" in entry:
+        values.setdefault("allow_private_addresses", False)
+    return Endpoint(alias, **values), problems
+
+
+def parse_answer(
+    alias: str, entry: Mapping[str, Any], answer: Any, place: str
+) -> tuple[Endpoint, list[EndpointProblem]]:
+    """Read what a RESOLVER answered, over the other keys of its entry, which is sound.
+
+    ``place`` stands in front of the keys at fault.
+    """
+    if not isinstance(answer, Mapping):
+        sentence = f"returned {type(answer).__name__}, which is neither a dict nor None."
+        return Endpoint(alias), [EndpointProblem(place, sentence)]
+    told, problems = _read(answer, place)
+    known, _none = parse(alias.partition(":")[0], entry)
+    endpoint = replace(known, **{**told, "alias": alias, "resolver": ""})
+    faults = {key: "must stand in the settings' entry." for key in NEVER_ANSWERED if key in answer}
+    faults |= {key: "is not yet built." for key in endpoint.not_yet if key in answer}
+    faults |= {key: _NEVER_IMPORTED for key in KEYS if _is_imported(told.get(key.lower()))}
+    problems += [EndpointProblem(f'{place}["{key}"]', fault) for key, fault in faults.items()]
+    if not (endpoint.url or "URL" in answer):
+        problems.append(EndpointProblem(place, 'lacks "URL", as does the entry in settings.'))
+    return endpoint, problems
+
+
+def _is_imported(value: Any) -> bool:
+    return isinstance(value, Asked) and isinstance(value.source, str)
+
+
+def _read(entry: Mapping[str, Any], place: str) -> tuple[dict[str, Any], list[EndpointProblem]]:
     values: dict[str, Any] = {}
     problems = []
-    if not alias or ":" in alias:
-        problems.append(EndpointProblem(_path(alias), "must be a name without a colon."))
     for key, value in entry.items():
+        path = f'{place}["{key}"]'
         if key not in _READERS:
-            problems.append(EndpointProblem(_path(alias, key), _unknown_key(key)))
+            problems.append(EndpointProblem(path, _unknown_key(key)))
             continue
         try:
             values[key.lower()] = _READERS[key](value)
         except (TypeError, ValueError) as error:
-            problems.append(EndpointProblem(_path(alias, key), str(error)))
-    if "RESOLVER" in entry:
-        values.setdefault("allow_private_addresses", False)
-    return Endpoint(alias, **values), problems
+            problems.append(EndpointProblem(path, str(error)))
+    return values, problems
 
 
 _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {

@@ -19,6 +19,10 @@ class UnknownEndpoint(InvalidEndpoint):
     """No entry of ``SIGNAL_DISPATCH_ENDPOINTS`` has this alias."""
 
 
+class InvalidEndpointKey(InvalidEndpoint):
+    """An alias lacks the key that its RESOLVER needs, or has one that can't be a key."""
+
+
 class InvalidBackend(InvalidSettings):
     """An entry of ``SIGNAL_DISPATCH_BACKENDS`` can't be used."""
 
@@ -49,6 +53,20 @@ class SendError(SignalDispatchError):
 
 class SignatureError(SignalDispatchError):
     """What a receiver got does not bear a signature that holds; the message says why."""
+
+
+class EndpointUnresolved(SignalDispatchError):
+    """A RESOLVER names no endpoint, or none that can be used: what goes there waits.
+
+    ``error_class`` is one of ``CLASSES``; ``wait`` says for how many seconds.
+    """
+
+    CLASSES = ("gone", "resolver")
+
+    def __init__(self, error_class: str, message: str, wait: float = 0.0) -> None:
+        super().__init__(message)
+        self.error_class = error_class
+        self.wait = wait
 
 
 class LeaseLost(SignalDispatchError):

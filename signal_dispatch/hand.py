@@ -41,7 +41,7 @@ class Hand:
         self.work = Condition(self.lock)
         self.calm = Condition(self.lock)
 
-        self.queue = Queue(queue_size, queue_bytes, _concurrency_of)
+        self.queue = Queue(queue_size, queue_bytes, _concurrency_of, endpoints.is_open)
         #: Leased at the INSERT, not heard of since: alias and id, and when the lease began.
         self.watched: dict[tuple[str, int], float] = {}
         #: Committed, but perhaps not as they were written.

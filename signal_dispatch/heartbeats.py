@@ -71,7 +71,7 @@ class Heartbeat:
 
     def _write(self, using: str) -> None:
         rows, name, scope = WorkerProcess.objects.using(using), claims.holder(), self._scope()
-        values: dict[str, Any] = {"seen_at": DatabaseNow(), "endpoints": sorted(scope.endpoints)}
+        values: dict[str, Any] = {"seen_at": DatabaseNow(), "endpoints": scope.names}
         if not rows.filter(name=name).update(**values):
             host, pid, _word = name.rsplit(":", 2)
             rows.create(

@@ -2,11 +2,14 @@
 
 from collections import deque
 from collections.abc import Iterable
+from time import monotonic
 
 from signal_dispatch import claims, lanes, settling
 from signal_dispatch.calling import send_limit_of
 from signal_dispatch.concluding import tell
 from signal_dispatch.delivering import deliver
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.entries import Endpoint
 from signal_dispatch.exceptions import LeaseLost
 from signal_dispatch.models import Delivery
 from signal_dispatch.outbox import Lease
@@ -59,8 +62,19 @@ def _send_one(
     longest = Lease(lease.holder, max(lease.seconds, send_limit_of(delivery) or 0.0))
     if delivery.pk not in claims.renew(using, longest, [delivery]):
         return None
+
+    def resolve(alias: str) -> Endpoint:
+        began = monotonic()
+        endpoint = endpoints.resolve(alias)
+        # That may take its time, too.
+        if monotonic() - began > 1 and not claims.renew(using, lease, [delivery]):
+            raise LeaseLost(f"Resolving {alias!r} took too long: delivery {delivery.pk} waits.")
+        return endpoint
+
     try:
-        settlement = deliver(delivery, using, sessions, sender_name=lease.holder, raising=raising)
+        settlement = deliver(
+            delivery, using, sessions, sender_name=lease.holder, raising=raising, resolve=resolve
+        )
     except LeaseLost:
         return None
     except BaseException:

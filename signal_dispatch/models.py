@@ -147,8 +147,12 @@ class Delivery(models.Model):
             ),
             # Is the lane busy, and who is first in it?
             models.Index(fields=["state", "lane", "id"], name="signal_dispatch_lane"),
-            # What was finished lately, and what long ago.
-            models.Index(fields=["state", "finished_at"], name="signal_dispatch_finished"),
+            # What was finished lately, and what long ago; of the unfinished, which endpoints
+            # there are.
+            models.Index(
+                fields=["state", "finished_at", "environment", "endpoint"],
+                name="signal_dispatch_finished",
+            ),
         ]
 
     def __str__(self) -> str:

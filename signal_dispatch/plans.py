@@ -141,8 +141,8 @@ def _aliases(answer: str | Iterable[str] | None) -> tuple[str, ...]:
 
 
 def _enabled(aliases: Iterable[str]) -> tuple[str, ...]:
-    found = ((alias, endpoints.find(alias)) for alias in aliases)
-    return tuple(alias for alias, endpoint in found if endpoint is None or endpoint.enabled)
+    found = ((alias, endpoints.entry(alias)) for alias in aliases)
+    return tuple(alias for alias, entry in found if entry is None or entry.enabled)
 
 
 def _told(dispatch: ModelDispatch[Any], error: Exception) -> str:

@@ -1,6 +1,6 @@
 """What a process has in hand: bounded, fair between endpoints, known to be leased."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import inf
@@ -42,6 +42,8 @@ class Job:
     begun_at: float = 0.0
     #: Until when its lease is renewed: foreign code has no deadline.
     renewed_until: float = inf
+    #: Whether whoever took it has to ask a RESOLVER first, and has no answer yet.
+    asks: bool = False
 
     @property
     def claim(self) -> tuple[int, int]:
@@ -63,14 +65,22 @@ class Queue:
     """Jobs that are ready, by endpoint, in turn. Not safe by itself: its owner holds a lock.
 
     An endpoint never has more than its ``MAX_CONCURRENCY`` in flight, so one that hangs leaves
-    the other senders alone.
+    the other senders alone. Of an endpoint that is ``unresolved``, one job asks the RESOLVER for
+    all; its family never asks more at once than one of its endpoints may have in flight.
     """
 
-    def __init__(self, limit: int, limit_bytes: int, concurrency_of: Callable[[str], int]) -> None:
+    def __init__(
+        self,
+        limit: int,
+        limit_bytes: int,
+        concurrency_of: Callable[[str], int],
+        unresolved: Callable[[str], bool] = lambda endpoint: False,
+    ) -> None:
         self.limit = limit
         self.limit_bytes = limit_bytes
         self.bytes = 0
         self._concurrency_of = concurrency_of
+        self._unresolved = unresolved
         self._ready: dict[str, deque[Job]] = {}
         self._in_flight: dict[str, dict[Job, None]] = {}
         self._count = 0
@@ -119,7 +129,7 @@ class Queue:
         if jobs:  # back to the end of the line
             self._ready[endpoint] = jobs
         self._forget(job)
-        job.begun_at = monotonic()
+        job.begun_at, job.asks = monotonic(), self._unresolved(endpoint)
         self._in_flight.setdefault(endpoint, {})[job] = None
         return job
 
@@ -151,8 +161,16 @@ class Queue:
                 del self._ready[job.delivery.endpoint]
 
     def crowded(self, many: int) -> frozenset[str]:
-        """Return the endpoints that have so many jobs ready."""
-        return frozenset(e for e, jobs in self._ready.items() if len(jobs) >= max(1, many))
+        """Return the endpoints that have so many jobs ready.
+
+        And the families whose unresolved endpoints have so many together.
+        """
+        ready: Counter[str] = Counter()
+        for endpoint, jobs in self._ready.items():
+            ready[endpoint] += len(jobs)
+            if self._unresolved(endpoint):
+                ready[_family(endpoint)] += len(jobs)
+        return frozenset(name for name, count in ready.items() if count >= max(1, many))
 
     def clear(self) -> list[Job]:
         """Forget and return the jobs that nobody took yet."""
@@ -163,10 +181,22 @@ class Queue:
 
     def _open(self) -> Iterator[str]:
         """Yield the endpoints that have a job ready and may have one more in flight, in turn."""
+        asking = {e for e, jobs in self._in_flight.items() if any(job.asks for job in jobs)}
+        questions = Counter(map(_family, asking))
         for endpoint in self._ready:
-            if len(self._in_flight.get(endpoint, {})) < self._concurrency_of(endpoint):
-                yield endpoint
+            most = self._concurrency_of(endpoint)
+            if len(self._in_flight.get(endpoint, {})) >= most:
+                continue
+            if self._unresolved(endpoint) and (
+                endpoint in asking or questions[_family(endpoint)] >= most
+            ):
+                continue
+            yield endpoint
 
     def _forget(self, job: Job) -> None:
         self._count -= 1
         self.bytes -= job.size
+
+
+def _family(endpoint: str) -> str:
+    return endpoint.partition(":")[0]

@@ -11,6 +11,7 @@ from signal_dispatch.conf import settings
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.events import Change, Event
+from signal_dispatch.exceptions import PayloadError
 from signal_dispatch.models import Delivery, State, plain_key, storable
 from signal_dispatch.plans import Plan, redrafted
 from signal_dispatch.queueing import Recorded
@@ -72,6 +73,10 @@ def new_delivery(
         trace=tracing.current(),
     )
     carry(delivery, plan)
+    if delivery.state == State.PENDING and (fault := endpoints.fault_of_key(alias)):
+        if backends.under_test:
+            raise PayloadError(f"{dispatch.name}: {fault}")
+        _fail(delivery, "build", fault)
     if delivery.state == State.PENDING and hops >= suppression.MAX_HOPS:
         reason = f"{hops} answers in a row led to this change: dispatches that answer each other."
         _fail(delivery, "loop", reason)

@@ -10,9 +10,10 @@ from django.db import Error, connections
 from signal_dispatch import claims
 from signal_dispatch.calling import send_limit_of
 from signal_dispatch.concluding import count_internal, tell
-from signal_dispatch.conf import settings
+from signal_dispatch.conf import MARGIN_SECONDS, settings
 from signal_dispatch.delivering import deliver
 from signal_dispatch.endpoints import endpoints
+from signal_dispatch.entries import Endpoint
 from signal_dispatch.exceptions import EndpointNotMocked, LeaseLost
 from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
 from signal_dispatch.models import State
@@ -23,8 +24,6 @@ from signal_dispatch.starting import start_thread
 
 logger = logging.getLogger("signal_dispatch")
 
-#: Seconds that a lease must outlast the longest attempt by.
-MARGIN_SECONDS = 2.0
 #: Seconds before a delivery is tried again that the database kept from being tried.
 INTERNAL_DELAY_SECONDS = 5.0
 
@@ -158,7 +157,13 @@ class SenderThreads:
                 connection.close_if_unusable_or_obsolete()
             limit = send_limit_of(job.delivery)
             job.renewed_until = inf if limit is None else monotonic() + limit
-            settlement = deliver(job.delivery, job.using, sessions, sender_name=claims.holder())
+            settlement = deliver(
+                job.delivery,
+                job.using,
+                sessions,
+                sender_name=claims.holder(),
+                resolve=lambda alias: self._resolve(job, alias),
+            )
             self._keep(settlement.hook_error)
             return settlement
         except LeaseLost as lost:
@@ -174,6 +179,19 @@ class SenderThreads:
             return _internal(job, error)
         finally:
             job.renewed_until = inf
+
+    def _resolve(self, job: Job, alias: str) -> Endpoint:
+        """Return the endpoint to call; raises ``LeaseLost`` where that took too much of a lease."""
+        try:
+            endpoint = endpoints.resolve(alias)
+        finally:
+            if job.asks:
+                with self._hand.lock:
+                    job.asks = False
+                    self.staff()  # others may have waited for the same answer
+        if not _may_begin(job):
+            raise LeaseLost(f"Resolving {alias!r} took too long: delivery {job.delivery.pk} waits.")
+        return endpoint
 
     def _keep(self, error: BaseException | None) -> None:
         if error is not None and self._keep_errors:

@@ -18,8 +18,16 @@ _OWN_ADAPTERS = (
 )
 
 
+#: How many sessions a thread keeps, with a connection each: an entry with a RESOLVER may stand for
+#: thousands of endpoints.
+MOST_KEPT = 32
+
+
 class SessionCache:
-    """The sessions of one thread, one for each endpoint, so that connections are kept alive."""
+    """The sessions of one thread, one for each of the endpoints that it called last.
+
+    So that connections are kept alive.
+    """
 
     def __init__(self) -> None:
         self._sessions: dict[tuple[int, str], tuple[Endpoint, requests.Session]] = {}
@@ -29,8 +37,9 @@ class SessionCache:
         # Two processes that write to one connection would garble both their calls.
         key = (os.getpid(), endpoint.alias)
         if key in self._sessions:
-            known, session = self._sessions[key]
+            known, session = self._sessions.pop(key)
             if known == endpoint:
+                self._sessions[key] = known, session  # the last one again
                 return session
             session.close()
         try:
@@ -38,6 +47,9 @@ class SessionCache:
         except Exception as error:  # noqa: BLE001 - a factory is anybody's code
             raise explain(error, endpoint.host) from None
         self._sessions[key] = (endpoint, session)
+        while len(self._sessions) > MOST_KEPT:
+            _endpoint, oldest = self._sessions.pop(next(iter(self._sessions)))
+            oldest.close()
         return session
 
     def close(self) -> None:

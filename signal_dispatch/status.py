@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import connections
-from django.db.models import Count, F, Min, Q
+from django.db.models import Count, F, Max, Min, Q
 
 from signal_dispatch.conf import settings
 from signal_dispatch.databases import DatabaseNow, SecondsFromNow
+from signal_dispatch.exceptions import EndpointUnresolved
 from signal_dispatch.heartbeats import DEAD_SECONDS
 from signal_dispatch.models import UNFINISHED, Delivery, State, WorkerProcess
 from signal_dispatch.stranding import Stranded, stranded_in
@@ -44,6 +45,15 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
+class Unresolved:
+    """An endpoint that its RESOLVER did not name when it was asked last, and what waits for it."""
+
+    endpoint: str
+    reason: str
+    deliveries: int
+
+
+@dataclass(frozen=True, slots=True)
 class Worker:
     """A ``dispatch_worker`` of this environment; times in seconds before now."""
 
@@ -72,6 +82,7 @@ class Status:
     holders: tuple[Holder, ...]
     stranded: tuple[Stranded, ...]
     workers: tuple[Worker, ...]
+    unresolved: tuple[Unresolved, ...] = ()
 
     @property
     def oldest_due_seconds(self) -> float:
@@ -128,6 +139,7 @@ def status_of(using: str) -> Status:
         holders=tuple(_holders(using)),
         stranded=tuple(stranded_in(groups)),
         workers=tuple(_workers(using)),
+        unresolved=tuple(_unresolved(using)),
     )
 
 
@@ -188,6 +200,18 @@ def _holders(using: str) -> Iterator[Holder]:
     held = pending.exclude(held_by="").order_by("held_by").values("held_by")
     for row in held.annotate(deliveries=Count("id"), seconds=SecondsFromNow(Min("available_at"))):
         yield Holder(row["held_by"], row["deliveries"], float(row["seconds"]))
+
+
+def _unresolved(using: str) -> Iterator[Unresolved]:
+    rows = Delivery.objects.using(using).filter(
+        state=State.PENDING,
+        environment=settings.environment,
+        error_class__in=EndpointUnresolved.CLASSES,
+    )
+    for row in (
+        rows.order_by("endpoint").values("endpoint").annotate(n=Count("id"), why=Max("reason"))
+    ):
+        yield Unresolved(row["endpoint"], row["why"], row["n"])
 
 
 def _workers(using: str) -> Iterator[Worker]:

@@ -11,6 +11,7 @@ from django.db import DatabaseError, Error, connections
 from signal_dispatch import claims, lanes
 from signal_dispatch.claims import Scope
 from signal_dispatch.databases import is_refused_by_test, outbox_aliases
+from signal_dispatch.endpoints import endpoints
 from signal_dispatch.hand import Hand
 from signal_dispatch.models import Delivery
 from signal_dispatch.registry import registry
@@ -60,6 +61,8 @@ class Sweeper:
         self._failures: dict[str, int] = {}
         self._next = monotonic()
         self._next_repair = monotonic() + REPAIR_SECONDS * _share()
+        #: Endpoints, and families by their entry's alias, that have enough in hand.
+        self._crowded: frozenset[str] = frozenset()
         #: Whether the senders had less room than there were due deliveries.
         self._more_is_due = False
         #: Numbers of sweeps: asked for, begun last, and the last one that found nothing due.
@@ -140,9 +143,14 @@ class Sweeper:
         """Leave out endpoints that have enough in hand: one that hangs must not keep others out."""
         scope = self._scope()
         with self._hand.lock:
-            crowded = self._hand.queue.crowded(self._batch // 2)
-        self._more_is_due = bool(crowded)
-        return replace(scope, endpoints=scope.endpoints - crowded)
+            self._crowded = self._hand.queue.crowded(self._batch // 2)
+        self._more_is_due = bool(self._crowded)
+        return replace(scope, endpoints=scope.endpoints - self._crowded)
+
+    def _is_crowded(self, endpoint: str) -> bool:
+        family, colon, _key = endpoint.partition(":")
+        waits = bool(colon) and family in self._crowded and endpoints.is_open(endpoint)
+        return waits or endpoint in self._crowded
 
     def _sweep_one(self, using: str, scope: Scope, *, repair: bool) -> float:
         """Take what is due; return the seconds until the next look, 0 where something was."""
@@ -150,7 +158,8 @@ class Sweeper:
             idle = lanes.idle_lanes(scope.rows(using), self._batch)
             with self._hand.lock:
                 self._hand.to_look |= {(using, lane) for lane in idle}
-        seconds = claims.seconds_until_due(using, scope)
+        looked = claims.seconds_until_due(using, scope)
+        seconds = {e: left for e, left in looked.items() if not self._is_crowded(e)}
         due = claims.due_endpoints(seconds)
         if due:
             self._claim(using, scope, due)

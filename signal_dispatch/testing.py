@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from unittest import TestCase
@@ -60,10 +61,11 @@ class DispatchTestMixin(_Mixed):
 def mock_endpoint(alias: str) -> Iterator["EndpointMock"]:
     """Answer the calls to an endpoint from replies, and let committed deliveries be sent.
 
-    Raises ``UnknownEndpoint`` for an alias that settings do not have, and at the end what a
-    sending thread met.
+    One of an entry with a RESOLVER is named with its key, as "tenant:42"; the RESOLVER is asked
+    as in production. Raises ``UnknownEndpoint`` for an alias that settings do not have, and at the
+    end what a sending thread met.
     """
-    mock = _new_mock(endpoints[alias])
+    mock = _new_mock(replace(endpoints[alias], alias=alias))
     active = _mocks.setdefault(alias, [])
     active.append(mock)
     backends.released += 1
@@ -184,6 +186,7 @@ def _stopping() -> Iterator[None]:
 
 
 def _stop() -> list[Exception]:
+    endpoints.forget()  # what RESOLVERs answered for objects of this test
     met = []
     for backend in backends.made():
         try:

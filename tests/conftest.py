@@ -12,6 +12,7 @@ from signal_dispatch import ModelDispatch
 from signal_dispatch.backends import backends
 from signal_dispatch.registry import registry
 from signal_dispatch.sessions import SessionCache
+from tests import tenants
 from tests.receiver import Receiver
 
 DispatchClass = type[ModelDispatch[Any]]
@@ -83,3 +84,21 @@ def receiver(settings: Any) -> Iterator[Receiver]:
             "crm": {"URL": made.url, "RETRY": {"delays": [0, 0.05, 0.05, 0.05, 0.05], "jitter": 0}}
         }
         yield made
+
+
+@pytest.fixture
+def tenant(receiver: Receiver, settings: Any) -> Iterator[Any]:
+    """Play the remotes of tenants, too: ``tenant:42`` is at ``/42/`` of the receiver, and so on.
+
+    Whoever the test gives no answer in ``tenant.answers`` is gone.
+    """
+    settings.SIGNAL_DISPATCH_ENDPOINTS["tenant"] = {
+        "RESOLVER": tenants.PATH,
+        "ALLOW_PRIVATE_ADDRESSES": True,
+        "RETRY": {"delays": [0, 0.05, 0.05], "jitter": 0},
+    }
+    # Assigned anew, so that Django tells of the change.
+    settings.SIGNAL_DISPATCH_ENDPOINTS = dict(settings.SIGNAL_DISPATCH_ENDPOINTS)
+    tenants.url = receiver.url
+    yield tenants
+    tenants.forget()

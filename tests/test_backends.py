@@ -3,8 +3,9 @@
 import subprocess
 import sys
 
-from signal_dispatch.backends import backends
+from signal_dispatch.backends import BaseBackend, backends
 from signal_dispatch.testing import real_network
+from tests import tenants
 
 ASK_BEFORE_DURING_AND_AFTER = """
 import django
@@ -30,6 +31,19 @@ def test_the_test_environment_of_django_is_recognised():
         check=False,
     )
     assert done.stdout.split() == ["False", "False", "True", "False"], done.stderr
+
+
+def test_an_endpoint_of_a_family_has_the_backend_of_its_entry(settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {
+        "crm": {"URL": "https://crm.example.com/"},
+        "tenant": {"RESOLVER": tenants.PATH, "BACKEND": "slow"},
+    }
+    told = {name: backends.alias_for(name) for name in ("crm", "tenant", "tenant:42", "nobody:42")}
+
+    assert told == {"crm": "default", "tenant": "slow", "tenant:42": "slow", "nobody:42": "default"}
+    assert BaseBackend("slow").scope().names == ["tenant"]
+    assert BaseBackend("default").scope().names == ["crm"]
+    assert tenants.asked == []
 
 
 def test_the_real_network_makes_it_production():

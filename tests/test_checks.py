@@ -31,6 +31,7 @@ from tests.tls import write_client
 
 URL = "https://crm.example.com/api/"
 WHERE = "tests.test_checks.ToCRM"
+PATH = "tests.tenants.endpoint_of"
 ENDPOINTS = "SIGNAL_DISPATCH_ENDPOINTS"
 BACKENDS = "SIGNAL_DISPATCH_BACKENDS"
 THREADS = "signal_dispatch.backends.threads.ThreadsBackend"
@@ -803,8 +804,36 @@ CONFIGURED = [
         for key, value in {
             "RATE": "10/s",
             "BREAKER": {"failures": 5},
-            "RESOLVER": "shop.tenants.resolve",
         }.items()
+    ),
+    *(
+        (problem, {ENDPOINTS: {"crm": {"URL": URL}, "tenant": {"RESOLVER": PATH, **entry}}}, words)
+        for problem, entry, words in [
+            (
+                Problem.ENDPOINT_INVALID,
+                {"RESOLVER": "tests.nowhere.endpoint_of"},
+                '["tenant"]["RESOLVER"] can\'t be imported',
+            ),
+            (Problem.ENDPOINT_INVALID, {"RESOLVER": "here"}, "must be a dotted path"),
+            (Problem.RESOLVER_INVALID, {"RESOLVER": "sys.path"}, "sys.path, which is not callable"),
+            (
+                Problem.RESOLVER_INVALID,
+                {"RESOLVER": "tests.tenants.answering_never"},
+                "which is async, and nobody would await it",
+            ),
+            (
+                Problem.RESOLVER_INVALID,
+                {"RESOLVER": "tests.tenants.of_nobody"},
+                "which can't be called with one argument, the key",
+            ),
+            (
+                Problem.RESOLVER_SHARES_SECRETS,
+                {"HEADERS": {"X-Api-Key": "s3cret"}},
+                '["tenant"]["HEADERS"] is sent to every URL that its RESOLVER names',
+            ),
+            (Problem.RESOLVER_SHARES_SECRETS, {"AUTH": ("me", "s3cret")}, '["tenant"]["AUTH"]'),
+            (Problem.RESOLVER_SHARES_SECRETS, {"QUERY": {"key": "s3cret"}}, '["tenant"]["QUERY"]'),
+        ]
     ),
     *(
         (Problem.ENDPOINT_INVALID, {ENDPOINTS: {"crm": {"URL": URL, key: value}}}, words)
@@ -1050,11 +1079,47 @@ def test_each_faulty_setting_is_told_although_others_are_faulty(declare, setting
     assert len(found[Problem.URL_MISSING.id]) == 1
 
 
-def test_private_addresses_that_only_a_resolver_forbids_are_not_told(declare, settings):
-    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": URL, "RESOLVER": "shop.tenants.resolve"}}
-    declare()
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"HEADERS": {"Accept-Language": "de"}},
+        {"URL": URL, "HEADERS": {"X-Api-Key": "s3cret"}, "AUTH": ("me", "s3cret")},
+        {"RESOLVER": "builtins.str"},  # one of those that tell nothing of what they take
+        {"RESOLVER": "builtins.dict"},
+    ],
+)
+def test_resolver_is_sound_with_a_url_of_its_own_or_nothing_secret(declare, settings, entry):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"tenant": {"RESOLVER": PATH, **entry}}
+    declare(endpoint="tenant:42")
 
-    assert len(told(Problem.ENDPOINT_KEY_NOT_YET)) == 1
+    assert told() == {}
+
+
+def test_backend_of_a_family_is_used_by_the_dispatch_that_names_one_of_it(declare, settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"tenant": {"RESOLVER": PATH, "BACKEND": "now"}}
+    settings.SIGNAL_DISPATCH_BACKENDS = {
+        "default": {"BACKEND": "signal_dispatch.backends.deferred.DeferredBackend"},
+        "now": {"BACKEND": "signal_dispatch.backends.immediate.ImmediateBackend"},
+    }
+    declare(endpoint="tenant:42")
+
+    assert list(told()) == [Problem.IMMEDIATE_OUTSIDE_DEBUG.id]
+
+
+@pytest.mark.parametrize("alias", ["tenant", "tenant:", "tenant:4\n2"])
+def test_family_without_a_key_is_no_endpoint(declare, settings, alias):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"tenant": {"RESOLVER": PATH}}
+    declare(endpoint=alias)
+
+    (text,) = told(Problem.ENDPOINT_KEY_MISSING)
+    assert 'ENDPOINTS["tenant"] has a RESOLVER and stands for many endpoints' in text
+    assert 'answer f"tenant:{key}"' in text
+
+
+def test_key_for_an_entry_without_resolver_is_an_unknown_endpoint(declare):
+    declare(endpoint="crm:42")
+
+    assert list(told()) == [Problem.ENDPOINT_UNKNOWN.id]
 
 
 @pytest.mark.parametrize(
@@ -1160,6 +1225,7 @@ def test_every_id_is_exercised_here():
         Problem.REMOTE_ID_REDACTED,
         Problem.COLLECTION_CALLED,
         Problem.DELETED_AS_CHANGE,
+        Problem.ENDPOINT_KEY_MISSING,
     }
     in_tables = {problem for problem, *_ in [*DECLARED, *CONFIGURED]}
 

@@ -243,6 +243,15 @@ def test_a_process_sends_only_where_its_settings_are_sound(settings, declare):
     )
 
 
+def test_a_process_sends_to_all_of_a_family_or_to_those_that_are_named(tenant):
+    for named, endpoints, families in (
+        (["crm", "tenant"], {"crm"}, {"tenant"}),
+        (["tenant:42", "tenant:", "crm:42"], {"tenant:42"}, set()),
+    ):
+        scope = claims.own_scope(named)
+        assert (scope.endpoints, scope.families) == (endpoints, families)
+
+
 @pytest.mark.django_db
 def test_renewing_starts_the_lease_anew_for_what_is_still_held():
     kept, lost, done = (delivery(held_by="me", epoch=2) for _ in range(3))

@@ -5,6 +5,7 @@ import uuid
 
 from signal_dispatch.backends.console import ConsoleBackend, describe
 from signal_dispatch.models import Delivery
+from tests import tenants
 
 UID = uuid.UUID("0189f7ea-ae2c-7809-8aeb-b819cf5e9e7f")
 
@@ -32,6 +33,16 @@ def test_it_shows_the_call_and_none_of_the_endpoints_secrets():
 def test_it_shows_what_has_no_body_no_path_or_no_known_endpoint():
     assert shown(path="", endpoint="gone")[0] == "PUT /  (gone at ?)"
     assert len(shown()) == 3
+
+
+def test_it_shows_where_the_resolver_says(settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"tenant": {"RESOLVER": tenants.PATH}}
+    tenants.answers["42"] = {"URL": "https://s3cret.example:8443/s3cret"}
+
+    assert shown(endpoint="tenant:42")[0] == "PUT orders/7  (tenant:42 at s3cret.example:8443)"
+    gone = f'PUT orders/7  (tenant:7 would wait: {tenants.PATH}("7") knows no endpoint.)'
+    assert shown(endpoint="tenant:7")[0] == gone
+    tenants.forget()
 
 
 def test_it_shows_bytes_as_python_does():

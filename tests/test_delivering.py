@@ -4,9 +4,12 @@ import pytest
 from django.db import transaction
 
 from signal_dispatch import ModelDispatch, Outcome, RetryPolicy
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.exceptions import EndpointUnresolved
 from signal_dispatch.models import Attempt, Delivery
 from signal_dispatch.signals import attempt_finished, delivery_finished
 from signal_dispatch.signing import verify
+from tests.deliveries import seconds_until
 from tests.sending import attempt
 from tests.shop.models import Order, Tag
 
@@ -605,3 +608,109 @@ def test_is_latest_knows_of_later_deliveries(declare, receiver):
 
     latest = [d.is_latest for d in Delivery.objects.order_by("dispatch", "id")]
     assert latest == [False, True, True, False, True, True]
+
+
+# --- an endpoint that a RESOLVER names
+
+
+@pytest.mark.parametrize("endpoint", ["tenant:42", ["tenant:42", "crm", "tenant:7"]])
+def test_a_call_goes_where_the_resolver_says(declare, receiver, tenant, endpoint):
+    tenant.come("42", HEADERS={"Authorization": "Bearer s3cret"})
+    tenant.come("7")
+    declare(Order, path="orders", get_endpoint=lambda self, order, change: endpoint)
+    Order.objects.create(number="A-1")
+    assert tenant.asked == [], "recording asks nobody"
+    attempt()
+
+    paths = {"tenant:42": "/42/orders", "tenant:7": "/7/orders", "crm": "/orders"}
+    told = [endpoint] if isinstance(endpoint, str) else endpoint
+    assert [request.path for request in receiver.requests] == [paths[name] for name in told]
+    assert receiver.requests[0].headers["Authorization"] == "Bearer s3cret"
+    assert set(Delivery.objects.values_list("state", flat=True)) == {"delivered"}
+    assert "s3cret" not in str(list(Delivery.objects.values()))
+
+
+def test_a_delivery_whose_endpoint_is_gone_waits_and_uses_no_attempt(declare, receiver, tenant):
+    declare(Order, endpoint="tenant:42")
+    Order.objects.create(number="A-1")
+    for _ in range(3):
+        attempt()
+        made = only()
+        assert (made.state, made.attempts, made.error_class) == ("pending", 0, "gone")
+        assert made.reason == f'{tenant.PATH}("42") knows no endpoint.'
+        assert 4 < seconds_until(made.available_at) < 11
+    assert tenant.asked == ["42"], "that is not asked again at once"
+    assert not Attempt.objects.exists()
+
+    tenant.come("42")
+    endpoints.forget()
+    attempt()
+    made = only()
+    assert (made.state, made.attempts, made.reason) == ("delivered", 1, "")
+
+
+def test_a_resolver_that_fails_lets_its_delivery_wait_and_says_where(
+    declare, receiver, tenant, as_in_production
+):
+    tenant.answers["42"] = RuntimeError("s3cret")
+    declare(Order, endpoint="tenant:42")
+    with transaction.atomic():  # whose hook is never called in a test
+        Order.objects.create(number="A-1")
+    (settlement,) = attempt()
+
+    made = only()
+    assert (made.state, made.attempts, made.error_class) == ("pending", 0, "resolver")
+    assert made.reason == f'{tenant.PATH}("42") raised RuntimeError.'
+    assert isinstance(settlement.hook_error, EndpointUnresolved), "for a test to raise"
+
+
+def test_a_test_is_told_of_a_resolver_that_fails(declare, tenant):
+    tenant.answers["42"] = error = RuntimeError("not today")
+    declare(Order, endpoint="tenant:42")
+    Order.objects.create(number="A-1")
+
+    with pytest.raises(EndpointUnresolved) as caught:
+        attempt(raising=True)
+    assert caught.value.__cause__ is error
+
+
+def test_what_is_taken_when_it_is_sent_is_taken_when_the_tenant_is_back(declare, receiver, tenant):
+    declare(Order, endpoint="tenant:42", snapshot="send", merge=False)
+    order = Order.objects.create(number="A-1")
+    attempt()
+    Order.objects.filter(pk=order.pk).update(status="paid")
+    tenant.come("42")
+    endpoints.forget()
+    attempt()
+
+    assert [request.json["status"] for request in receiver.requests] == ["paid"]
+
+
+def test_an_answer_that_is_kept_needs_no_endpoint(declare, receiver, tenant):
+    handled = []
+
+    def handle_response(self, delivery, response):
+        handled.append(response.status_code)
+        if len(handled) == 1:
+            raise RuntimeError("not today")
+
+    tenant.come("42")
+    declare(Order, endpoint="tenant:42", handle_response=handle_response)
+    Order.objects.create(number="A-1")
+    attempt()
+    tenant.forget()
+    endpoints.forget()
+    attempt()
+
+    assert (only().state, handled, len(receiver.requests)) == ("delivered", [200, 200], 1)
+    assert tenant.asked == []
+
+
+def test_the_retries_of_a_tenant_are_its_own(declare, receiver, tenant):
+    tenant.come("42", RETRY={"delays": [0, 700], "jitter": 0})
+    receiver.script = answer(503)
+    declare(Order, endpoint="tenant:42")
+    Order.objects.create(number="A-1")
+    attempt()
+
+    assert 690 < seconds_until(only().available_at) < 701

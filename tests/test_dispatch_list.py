@@ -10,6 +10,7 @@ from signal_dispatch import Event, ModelDispatch
 from signal_dispatch.backends import backends
 from signal_dispatch.models import Delivery, RemoteObject
 from signal_dispatch.registry import registry
+from tests import tenants
 from tests.shop.models import Customer, Order, OrderProxy, Place, PriorityOrder, Seat, Shipment
 
 pytestmark = pytest.mark.django_db(databases=["default", "other"])
@@ -116,6 +117,18 @@ def test_endpoint_that_settings_do_not_know_is_told(declare):
     declare(on=["created"], endpoint="crn", path="")
 
     assert cells()[3:] == ["crn", "unknown", "PUT", "-"]
+
+
+@pytest.mark.parametrize("alias", ["tenant:42", "tenant"])
+def test_endpoint_that_a_resolver_names_is_shown_without_asking(declare, settings, alias):
+    entry = {"RESOLVER": tenants.PATH}
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"tenant": entry}
+    declare(on=["created"], endpoint=alias, get_endpoint=answer("tenant:42"))
+
+    assert cells()[3:5] == [alias if ":" in alias else "tenant:…", "(RESOLVER)"]
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"tenant": entry | {"ENABLED": False}}
+    assert "(ENABLED is False)" in printed()
+    assert tenants.asked == []
 
 
 def test_endpoint_that_is_switched_off_is_told(declare, settings):
@@ -250,6 +263,19 @@ def test_each_endpoint_gets_its_request(declare, order):
     assert "https://crm.example.com/orders/A-1" in out
     assert "https://api.hubapi.example/***/orders/A-1" in out
     assert "https://unknown/orders/A-1  (updated, to 'unheard', waits until settings know" in out
+
+
+def test_request_goes_where_the_resolver_says(declare, order, settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"tenant": {"RESOLVER": tenants.PATH}}
+    tenants.answers["42"] = {"URL": "https://hook.example/s3cret", "HEADERS": {"X-Key": "s3cret"}}
+    declare(get_endpoint=answer(["tenant:42", "tenant:7"]))
+    out = shown(order)
+
+    assert "PUT https://hook.example/***/orders/A-1  (updated, to 'tenant:42')" in out
+    assert "X-Key: ***" in out
+    assert "s3cret" not in out
+    assert f"to 'tenant:7', waits: {tenants.PATH}(\"7\") knows no endpoint.)" in out
+    tenants.forget()
 
 
 def test_when_changed_is_a_condition_not_an_obstacle(declare, order):

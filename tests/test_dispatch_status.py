@@ -61,6 +61,8 @@ def test_all_that_stands_is_shown_aligned(declare, settings):
     waiting("a", **mine)
     delivery(endpoint="erp", available_at=DatabaseNow(600), **mine)
     delivery(environment="green")
+    gone = {"error_class": "gone", "reason": "No such tenant.", "endpoint": "erp"}
+    delivery(available_at=DatabaseNow(600), **gone, **mine)
     delivery(dispatch="shop.Gone", available_at=DatabaseNow(600), **mine)
     delivery(model="shop.tag", available_at=DatabaseNow(600), **mine)
     worker_process(seen_at=DatabaseNow(-1), endpoints=["crm", "erp"], **mine)
@@ -74,12 +76,13 @@ def test_all_that_stands_is_shown_aligned(declare, settings):
     crm = next(row for row in rows if row[:1] == ["crm"])
     assert (crm[1], crm[3:]) == ("1", ["s", "2", "1", "1", "1"])
     assert 100 <= int(crm[2]) < 900
-    assert ["erp", "0", "-", "1", "0", "0", "0"] in rows
+    assert ["erp", "0", "-", "2", "0", "0", "0"] in rows
+    assert ["erp", "1", "No", "such", "tenant."] in rows
     assert next(row for row in rows if row[:1] == ["web:1:ab"])[1] == "1"
     for line in (
         "another environment         'green'                    1",
         "unknown dispatch            'shop.Gone'                1",
-        "unknown endpoint            'erp'                      1",
+        "unknown endpoint            'erp'                      2",
         "dispatch not for the model  'shop.Told for shop.tag'   1",
     ):
         assert line.split() in rows

@@ -53,6 +53,31 @@ def test_only_the_named_endpoint_is_served(declare, receiver, settings):
     assert (state_of(mine), state_of(other)) == ("delivered", "pending")
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
+@pytest.mark.parametrize(
+    ("named", "delivered"),
+    [
+        (["tenant"], ["tenant:42", "tenant:7"]),
+        (["tenant:42"], ["tenant:42"]),
+        (["crm", "tenant:7"], ["crm", "tenant:7"]),
+        (None, ["crm", "tenant:42", "tenant:7"]),
+    ],
+)
+def test_tenants_are_served_all_or_those_that_are_named(
+    declare, receiver, tenant, named, delivered, capsys
+):
+    tenant.come("42", "7")
+    declare(Order)
+    for name in ("crm", "tenant:42", "tenant:7", "nobody:42"):
+        delivery(endpoint=name)
+    run(endpoint=named, verbosity=1)
+
+    done = Delivery.objects.filter(state="delivered").values_list("endpoint", flat=True)
+    assert sorted(done) == delivered
+    assert f"Sending for {', '.join(named or ['crm', 'tenant'])}.\n" in capsys.readouterr().out
+
+
 @pytest.mark.django_db(transaction=True, databases=["default", "other"])
 @pytest.mark.usefixtures("as_in_production")
 def test_only_the_named_database_is_served(declare, receiver):
@@ -117,6 +142,7 @@ def test_a_database_that_is_away_at_the_end_is_no_error(declare, receiver, capsy
     ("options", "sentence"),
     [
         ({"endpoint": ["crm", "cmr"]}, "--endpoint 'cmr' is not known. Known: crm, hubspot"),
+        ({"endpoint": ["crm:42"]}, "--endpoint 'crm:42' is not known"),
         ({"database": ["third"]}, "--database 'third' is not known. Known: default, other"),
         ({"concurrency": 0}, "--concurrency must be at least 1"),
     ],

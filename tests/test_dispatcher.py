@@ -10,6 +10,7 @@ from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import Event, ModelDispatch, suppressed
+from signal_dispatch.exceptions import PayloadError
 from signal_dispatch.models import Delivery, State
 from signal_dispatch.signals import delivery_enqueued
 from tests.shop.models import Customer, Order, Tag
@@ -192,6 +193,37 @@ def test_an_unknown_alias_is_recorded_for_whoever_knows_it(declare):
     Order.objects.create(number="A-1")
 
     assert (last().state, last().endpoint, last().held_by) == ("pending", "elsewhere", "")
+
+
+@pytest.mark.parametrize("alias", ["tenant", "tenant:", "tenant:4\n2"])
+def test_an_alias_that_lacks_its_key_is_failed_and_the_others_are_told(
+    declare, as_in_production, tenant, alias
+):
+    declare(Order, get_endpoint=lambda self, order, change: ["tenant:42", alias, "crm"])
+    with transaction.atomic():
+        Order.objects.create(number="A-1")
+
+    states = dict(Delivery.objects.values_list("endpoint", "state"))
+    assert states == {"tenant:42": "pending", alias: "failed", "crm": "pending"}
+    made = Delivery.objects.get(endpoint=alias)
+    assert made.error_class == "build"
+    assert 'ENDPOINTS["tenant"] has a RESOLVER and stands for many endpoints: ' in made.reason
+    assert tenant.asked == []
+
+
+def test_in_tests_an_alias_that_lacks_its_key_is_raised(declare, tenant):
+    declare(Order, endpoint="tenant")
+    with pytest.raises(PayloadError, match=r'shop\.Told: .* name one of them, as "tenant:42"\.'):
+        Order.objects.create(number="A-1")
+
+
+def test_a_family_that_is_disabled_records_nothing_and_asks_nobody(declare, settings, tenant):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"tenant": {"RESOLVER": tenant.PATH, "ENABLED": False}}
+    declare(Order, get_endpoint=lambda self, order, change: ["tenant:42", "tenant"])
+    Order.objects.create(number="A-1")
+
+    assert not Delivery.objects.exists()
+    assert tenant.asked == []
 
 
 def test_the_environment_is_stored(declare, settings):

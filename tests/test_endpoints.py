@@ -2,7 +2,7 @@ import pytest
 
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.entries import NOT_YET, SETTING, Endpoint, parse
-from signal_dispatch.exceptions import InvalidEndpoint, UnknownEndpoint
+from signal_dispatch.exceptions import InvalidEndpoint, InvalidEndpointKey, UnknownEndpoint
 from signal_dispatch.retries import RetryPolicy
 
 URL = "https://crm.example.com/api/"
@@ -165,6 +165,31 @@ def test_aliases_are_listed_and_asked_for():
     assert "crm" in endpoints
     assert endpoints.find("crm") is endpoints["crm"]
     assert endpoints.find("nowhere") is None
+
+
+@pytest.mark.parametrize("alias", ["tenant", "tenant:", "tenant:4\x002"])
+def test_an_entry_with_a_resolver_is_no_endpoint_without_a_key(settings, alias):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"tenant": {"RESOLVER": "shop.tenants.resolve"}}
+
+    with pytest.raises(InvalidEndpointKey, match="stands for many endpoints: "):
+        endpoints[alias]
+    assert endpoints.find(alias) is None
+    assert alias in endpoints
+    assert endpoints.fault_of_key(alias).startswith(f'{SETTING}["tenant"] has a RESOLVER')
+    assert endpoints.entry(alias).resolver == "shop.tenants.resolve"
+
+
+def test_a_key_makes_sense_with_a_resolver_only(settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {
+        "crm": {"URL": URL},
+        "tenant": {"RESOLVER": "shop.tenants.resolve"},
+    }
+    for alias in ("crm:42", "nobody:42"):
+        with pytest.raises(UnknownEndpoint, match=f"no endpoint '{alias}'"):
+            endpoints[alias]
+        assert alias not in endpoints
+    assert "tenant:42" in endpoints
+    assert [endpoints.fault_of_key(a) for a in ("crm", "crm:42", "tenant:42")] == ["", "", ""]
 
 
 def test_endpoints_are_parsed_once_until_settings_change(settings):

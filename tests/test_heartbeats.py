@@ -16,7 +16,7 @@ from signal_dispatch.models import WorkerProcess
 from tests.deliveries import seconds_until
 from tests.shop.models import Order
 
-SCOPE = Scope("staging", frozenset({"erp", "crm"}), frozenset())
+SCOPE = Scope("staging", frozenset({"erp", "crm"}), frozenset(), frozenset({"tenant"}))
 
 pytestmark = pytest.mark.django_db
 
@@ -53,7 +53,7 @@ def test_a_beat_says_who_lives_since_when_and_what_it_serves(heartbeat, clock):
     assert row.name == str(row) == claims.holder()
     assert (row.pid, row.environment, row.concurrency) == (os.getpid(), "staging", 16)
     assert row.host == row.name.split(":")[0]
-    assert row.endpoints == ["crm", "erp"]
+    assert row.endpoints == ["crm", "erp", "tenant"]
     assert 49 < (row.seen_at - row.started_at).total_seconds() < 51
     assert abs(seconds_until(row.seen_at)) < 300
 

@@ -3,7 +3,7 @@
 import pytest
 from django.db.models import F
 
-from signal_dispatch import ModelDispatch, claims, sender
+from signal_dispatch import ModelDispatch, claims, inline, sender
 from signal_dispatch.inline import send_inline
 from signal_dispatch.models import Attempt, Delivery
 from signal_dispatch.outbox import Lease
@@ -123,6 +123,28 @@ def test_what_somebody_took_while_a_hook_ran_keeps_the_attempt_alone(
 class Broken(ModelDispatch):
     def handle_response(self, delivery, response):
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_resolver_that_took_long_is_followed_by_a_call_only_while_the_lease_lasts(
+    declare, receiver, tenant, monkeypatch, lost
+):
+    declare(Order)
+    now = [1000.0]
+    monkeypatch.setattr(inline, "monotonic", lambda: now[0])
+
+    def slow():
+        now[0] += 70
+        if lost:
+            Delivery.objects.update(held_by="another", epoch=F("epoch") + 1)
+        return {"URL": receiver.url}
+
+    tenant.answers["42"] = slow
+    made = held(endpoint="tenant:42")
+    send_inline([made], "default", MINE)
+
+    assert len(receiver.requests) == (0 if lost else 1)
+    assert states() == ["pending" if lost else "delivered"]
 
 
 def test_an_error_of_a_hook_is_raised_and_nothing_stays_leased(declare, receiver):

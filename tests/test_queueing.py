@@ -10,8 +10,13 @@ def job(endpoint="crm", body=b"", since=0.0):
     return Job(Delivery(endpoint=endpoint, body=body), "default", since)
 
 
-def queue(limit=10, limit_bytes=10**6, **concurrency):
-    return Queue(limit, limit_bytes, lambda endpoint: concurrency.get(endpoint, 10))
+def queue(limit=10, limit_bytes=10**6, unresolved=(), **concurrency):
+    return Queue(
+        limit,
+        limit_bytes,
+        lambda endpoint: concurrency.get(endpoint.partition(":")[0], 10),
+        lambda endpoint: endpoint in unresolved,
+    )
 
 
 def test_jobs_of_one_endpoint_go_in_the_order_they_came():
@@ -161,3 +166,60 @@ def test_it_knows_when_the_youngest_in_flight_was_begun(clock):
         begun.append(line.last_begun)
         line.done(each)
     assert [*begun, line.last_begun] == [103, 102, 101, None]
+
+
+# --- endpoints that a RESOLVER has to be asked for
+
+
+def test_one_job_asks_for_its_endpoint_and_the_others_wait_for_the_answer():
+    unresolved = {"tenant:42"}
+    line = queue(unresolved=unresolved)
+    for endpoint in ("tenant:42", "tenant:42", "tenant:7"):
+        line.put(job(endpoint))
+
+    asking, other = line.take(), line.take()
+    assert [(j.delivery.endpoint, j.asks) for j in (asking, other)] == [
+        ("tenant:42", True),
+        ("tenant:7", False),
+    ]
+    assert line.take() is None
+    asking.asks = False
+    unresolved.clear()
+    assert line.take().delivery.endpoint == "tenant:42"
+
+
+def test_an_answer_that_is_none_lets_the_next_one_ask():
+    line = queue(unresolved={"tenant:42"})
+    for _ in range(2):
+        line.put(job("tenant:42"))
+    line.done(line.take())
+
+    assert line.take().asks
+
+
+def test_a_family_asks_no_more_at_once_than_one_endpoint_may_have_in_flight():
+    names = [f"tenant:{number}" for number in range(4)]
+    unresolved = set(names)
+    line = queue(unresolved=unresolved, tenant=2)
+    for endpoint in (*names, "crm"):
+        line.put(job(endpoint))
+
+    asking = [line.take(), line.take()]
+    assert [j.delivery.endpoint for j in asking] == names[:2]
+    assert line.take().delivery.endpoint == "crm", "nobody else waits for their answers"
+    assert line.take() is None
+    unresolved.discard(names[3])
+    assert line.take().delivery.endpoint == names[3], "nor does one that is known"
+    asking[0].asks = False
+    assert line.take().delivery.endpoint == names[2]
+
+
+def test_a_family_is_crowded_once_its_unresolved_endpoints_have_enough_together():
+    unresolved = {"tenant:1", "tenant:2"}
+    line = queue(unresolved=unresolved)
+    for endpoint in ("tenant:1", "tenant:2", "tenant:3", "crm", "crm"):
+        line.put(job(endpoint))
+
+    assert line.crowded(2) == {"tenant", "crm"}
+    unresolved.clear()
+    assert line.crowded(2) == {"crm"}

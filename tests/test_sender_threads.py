@@ -1,7 +1,10 @@
 """What a sender does when it looks for a job, with no thread and no clock but the test's."""
 
+from time import monotonic
+
 import pytest
 
+from signal_dispatch.exceptions import EndpointUnresolved, LeaseLost
 from signal_dispatch.hand import Hand
 from signal_dispatch.models import Delivery
 from signal_dispatch.queueing import Job
@@ -40,3 +43,43 @@ def test_one_sender_is_enough_to_wait_for_the_end_of_giving_way(senders, monkeyp
 
     assert senders.waits == [pytest.approx(3600, abs=60)]
     assert senders._watching, "it is the other one's to end"
+
+
+@pytest.fixture
+def asking(senders, monkeypatch, tenant):
+    """Return senders of which one has taken a job of an endpoint that nobody asked for yet."""
+    monkeypatch.undo()
+    taken = []
+    monkeypatch.setattr(senders, "staff", lambda: taken.append(senders._hand.queue.take()))
+    senders._hand.queue.clear()
+    for name in ("tenant:42", "tenant:42"):
+        senders._hand.queue.put(Job(Delivery(endpoint=name), "default", monotonic()))
+    senders.job, senders.taken = senders._hand.queue.take(), taken
+    assert senders._hand.queue.take() is None, "the other one waits for the answer"
+    return senders
+
+
+def test_the_answer_of_a_resolver_lets_those_begin_that_waited_for_it(asking, tenant):
+    tenant.come("42")
+
+    assert asking._resolve(asking.job, "tenant:42").url.endswith("/42/")
+    assert not asking.job.asks
+    assert [job.delivery.endpoint for job in asking.taken] == ["tenant:42"]
+    asking._resolve(asking.taken[0], "tenant:42")
+    assert len(asking.taken) == 1, "nobody waits any more"
+
+
+def test_that_there_is_none_is_an_answer_too(asking):
+    with pytest.raises(EndpointUnresolved):
+        asking._resolve(asking.job, "tenant:42")
+    assert len(asking.taken) == 1
+
+
+def test_no_call_begins_when_the_resolver_took_too_much_of_the_lease(asking, tenant):
+    def slow():
+        asking.job.since -= 50
+        return {"URL": tenant.url}
+
+    tenant.answers["42"] = slow
+    with pytest.raises(LeaseLost):
+        asking._resolve(asking.job, "tenant:42")

@@ -33,6 +33,22 @@ def test_session_is_made_anew_after_a_fork(sessions, monkeypatch):
     assert sessions.get(endpoint) is not first
 
 
+def test_only_the_sessions_that_were_used_last_are_kept(sessions, monkeypatch):
+    monkeypatch.setattr("signal_dispatch.sessions.MOST_KEPT", 3)
+    first, second, third, fourth = (
+        Endpoint(f"tenant:{number}", "https://crm.example.com/") for number in range(4)
+    )
+    made = [sessions.get(endpoint) for endpoint in (first, second, third)]
+    closed = []
+    monkeypatch.setattr(requests.Session, "close", lambda self: closed.append(self) or None)
+    sessions.get(first)
+    sessions.get(fourth)
+
+    assert closed == [made[1]]
+    assert sessions.get(first) is made[0]
+    assert sessions.get(second) is not made[1]
+
+
 def test_closed_cache_can_be_used_again(receiver, sessions):
     endpoint = Endpoint("crm", receiver.url)
     call(endpoint, sessions)

@@ -13,6 +13,7 @@ from signal_dispatch.status import (
     Holder,
     Limits,
     Status,
+    Unresolved,
     counted,
     has_outbox,
     status_of,
@@ -154,6 +155,27 @@ def test_what_nobody_here_may_take_is_named_with_the_reason(declare, settings):
     assert [(b.endpoint, b.due) for b in stands.backlogs] == [("gone", 2)]
 
 
+def test_what_waits_for_an_endpoint_that_nobody_names_is_told_with_the_reason(tenant, declare):
+    declare(Order, endpoint="tenant:42")
+    for name, reason in (("tenant:42", "Gone."), ("tenant:42", "Gone."), ("tenant:7", "Broken.")):
+        error_class = "gone" if reason == "Gone." else "resolver"
+        later = {"available_at": DatabaseNow(500), "reason": reason, "error_class": error_class}
+        delivery(endpoint=name, **later)
+    delivery(endpoint="tenant:8", error_class="timeout", reason="Late.")
+    delivery(endpoint="tenant:9", error_class="gone", environment="staging")
+    delivery(endpoint="tenant")
+    finished("failed", endpoint="tenant:9", error_class="gone")
+
+    found = status_of("default")
+    assert found.unresolved == (
+        Unresolved("tenant:42", "Gone.", 2),
+        Unresolved("tenant:7", "Broken.", 1),
+    )
+    assert Stranded("endpoint", "tenant", 1) in found.stranded, "it needs a key"
+    assert {s.name for s in found.stranded if s.because == "endpoint"} == {"tenant"}
+    assert tenant.asked == []
+
+
 def test_failed_lately_is_within_the_hour_and_of_this_environment():
     finished("failed", ago=1800)
     finished("failed", ago=3700)
@@ -202,7 +224,7 @@ def test_the_number_of_statements_does_not_grow():
     with CaptureQueriesContext(connection) as many:
         status_of("default")
 
-    assert len(few) == len(many) == 7
+    assert len(few) == len(many) == 8
 
 
 def test_a_database_without_tables_has_no_outbox(monkeypatch):

@@ -1,5 +1,7 @@
 """What a sweep takes and what it leaves, and when the next one comes."""
 
+from dataclasses import replace
+
 import pytest
 from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
@@ -7,6 +9,7 @@ from django.test.utils import CaptureQueriesContext
 from signal_dispatch import claims, sweeping
 from signal_dispatch.claims import Scope
 from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.endpoints import endpoints
 from signal_dispatch.hand import Hand
 from signal_dispatch.models import Delivery
 from signal_dispatch.queueing import Job
@@ -49,7 +52,7 @@ def sweep(monkeypatch):
 def sql_of(work):
     with CaptureQueriesContext(connection) as queries:
         work()
-    return [q["sql"] for q in queries if q["sql"].startswith(("SELECT", "UPDATE"))]
+    return [q["sql"] for q in queries if q["sql"].startswith(("SELECT", "UPDATE", "WITH"))]
 
 
 @pytest.mark.django_db
@@ -73,8 +76,10 @@ def test_what_is_not_ours_is_left_alone(sweep, values):
 
 
 @pytest.mark.django_db
-def test_an_empty_outbox_costs_one_query_a_minute(sweep):
+def test_an_empty_outbox_costs_one_query_a_minute_and_one_for_families(sweep):
     assert len(sql_of(sweep)) == 1
+    sweep.sweeper._scope = lambda: replace(SCOPE, families=frozenset({"tenant"}))
+    assert len(sql_of(sweep)) == 2
     assert sweep.wait == 66, "60 s, and up to a fifth more: never two in a minute"
 
 
@@ -296,6 +301,38 @@ def test_an_endpoint_with_enough_in_hand_leaves_the_table_to_others(sweep):
     other = delivery(endpoint="hubspot")
 
     assert sweep() == [other]
+
+
+@pytest.mark.django_db
+def test_endpoints_of_a_family_are_taken_up_to_what_is_enough_in_hand(sweep, tenant):
+    sweep.sweeper._scope = lambda: replace(SCOPE, families=frozenset({"tenant"}))
+    for number in range(2):  # half a batch
+        held = delivery(object_pk=number, endpoint="tenant:42", available_at=None)
+        sweep.hand.queue.put(Job(held, "default", 0.0))
+    tenant.come("42")
+    endpoints.resolve("tenant:42")
+    delivery(endpoint="tenant:42")
+    other = delivery(endpoint="tenant:7")
+
+    assert sweep() == [other]
+
+
+@pytest.mark.django_db
+def test_a_resolver_that_hangs_does_not_fill_the_hand_with_what_waits_for_it(sweep, tenant):
+    sweep.sweeper._scope = lambda: replace(SCOPE, families=frozenset({"tenant"}))
+    for number in range(2):
+        held = delivery(endpoint=f"tenant:{number}", available_at=None)
+        sweep.hand.queue.put(Job(held, "default", 0.0))
+    waits = delivery(endpoint="tenant:7")
+    tenant.come("42")
+    endpoints.resolve("tenant:42")
+    for name in ("crm", "tenant:42"):
+        delivery(endpoint=name)
+
+    assert sorted(made.endpoint for made in sweep()) == ["crm", "tenant:42"]
+    tenant.come("7")
+    endpoints.resolve("tenant:7")
+    assert sweep()[2:] == [waits]
 
 
 @pytest.mark.django_db

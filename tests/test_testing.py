@@ -4,6 +4,7 @@ import re
 import sys
 import threading
 import unittest
+from datetime import timedelta
 from http import HTTPStatus
 
 import pytest
@@ -11,12 +12,18 @@ import requests
 import responses
 from django.db import connections
 from django.test import SimpleTestCase, TestCase, TransactionTestCase
+from django.utils import timezone
 from responses.registries import OrderedRegistry
 
 from signal_dispatch import Event, ModelDispatch, Outcome, RetryPolicy, register
 from signal_dispatch.backends import backends
 from signal_dispatch.backends.threads import ThreadsBackend
-from signal_dispatch.exceptions import EndpointNotMocked, UnknownEndpoint
+from signal_dispatch.exceptions import (
+    EndpointNotMocked,
+    EndpointUnresolved,
+    InvalidEndpointKey,
+    UnknownEndpoint,
+)
 from signal_dispatch.models import Delivery, State
 from signal_dispatch.registry import registry
 from signal_dispatch.testing import (
@@ -264,6 +271,50 @@ def test_until_done_ends_when_the_attempts_are_used_up(declare, deliveries, crm)
 
     assert [(d.state, d.attempts, d.error_class) for d in deliveries] == [("failed", 3, "connect")]
     assert len(failures) == 1
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("until_done", [False, True])
+def test_the_endpoint_of_a_tenant_is_mocked_and_its_resolver_is_asked(
+    declare, deliveries, mock_endpoint, tenant, until_done
+):
+    shop, other = mock_endpoint("tenant:42"), mock_endpoint("tenant:7")
+    shop.reply(200)
+    declare(Order, path="orders", get_endpoint=lambda *args: ["tenant:42", "tenant:7"])
+    tenant.come("42", HEADERS={"Authorization": "Bearer t0ken"})
+    paid()
+    deliveries.send(until_done=until_done)
+
+    assert [(d.endpoint, d.state, d.attempts) for d in deliveries] == [
+        ("tenant:42", "delivered", 1),
+        ("tenant:7", "pending", 0),
+    ]
+    assert deliveries[1].error_class == "gone"
+    assert [(c.path, c.headers["Authorization"]) for c in shop.calls] == [
+        ("orders", "Bearer t0ken")
+    ]
+    assert (repr(shop), other.calls) == ("<EndpointMock 'tenant:42', 1 calls>", [])
+
+    tenant.come("7")
+    other.reply(200)
+    Delivery.objects.update(available_at=timezone.now() - timedelta(days=1))
+    deliveries.send()
+    assert [d.state for d in deliveries] == ["delivered"] * 2, "a test waits for nothing"
+
+
+@pytest.mark.django_db
+def test_a_tenant_that_is_not_mocked_is_told_with_its_key(declare, deliveries, tenant):
+    tenant.come("42")
+    declare(Order, endpoint="tenant:42")
+    paid()
+    with pytest.raises(EndpointNotMocked, match=r'mock_endpoint\("tenant:42"\)'):
+        deliveries.send()
+
+
+def test_an_entry_with_a_resolver_can_not_be_mocked_as_a_whole(mock_endpoint, tenant):
+    with pytest.raises(InvalidEndpointKey, match='name one of them, as "tenant:42"'):
+        mock_endpoint("tenant")
+    assert backends.released == 0
 
 
 @pytest.mark.django_db(transaction=True)
@@ -736,6 +787,21 @@ def test_captured_hooks_deliver_inline(
 
 
 @pytest.mark.django_db
+def test_captured_hooks_ask_a_resolver_anew(
+    declare, deliveries, mock_endpoint, tenant, django_capture_on_commit_callbacks
+):
+    mock_endpoint("tenant:42").reply(200)
+    declare(Order, endpoint="tenant:42")
+    for number in range(2):
+        with django_capture_on_commit_callbacks(execute=True):
+            paid(f"A-{number}")
+        tenant.come("42")
+
+    assert [d.state for d in deliveries] == [State.PENDING, State.DELIVERED]
+    assert tenant.asked == ["42", "42"]
+
+
+@pytest.mark.django_db
 def test_errors_of_hooks_reach_whoever_runs_the_captured_ones(
     declare, crm, django_capture_on_commit_callbacks
 ):
@@ -799,6 +865,18 @@ def test_real_commits_are_sent_by_the_configured_backend(declare, crm):
     drain()
 
     assert [name.startswith("signal_dispatch-sender") for name in names] == [True]
+
+
+@with_threads
+@pytest.mark.django_db(transaction=True)
+def test_a_resolver_that_fails_in_a_thread_is_raised_by_drain(declare, mock_endpoint, tenant):
+    mock_endpoint("tenant:42")
+    tenant.answers["42"] = ZeroDivisionError()
+    declare(Order, endpoint="tenant:42")
+    paid()
+    with pytest.raises(EndpointUnresolved, match="raised ZeroDivisionError"):
+        drain()
+    assert tenant.threads == ["signal_dispatch-sender-1"]
 
 
 @with_threads

@@ -327,7 +327,7 @@ def test_no_job_is_left_lying_however_saves_and_calls_fall(make, monkeypatch, se
     chance, sent, go = random.Random(seed), [], threading.Event()
     rounds = [[chance.choice([0, 0.001, 0.02, 0.06]) for _ in range(7)] for _ in range(20)]
 
-    def deliver(delivery, using, sessions, *, sender_name):
+    def deliver(delivery, using, sessions, **kwargs):
         if delivery.handler_tries:
             go.wait(30)
         time.sleep(delivery.attempts)

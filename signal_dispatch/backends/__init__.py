@@ -62,8 +62,8 @@ class Backends:
 
     def alias_for(self, endpoint: str) -> str:
         """Return which backend an endpoint's settings name; the default for unknown ones."""
-        found = endpoints.find(endpoint)
-        return found.backend if found else DEFAULT
+        entry = endpoints.entry(endpoint)
+        return entry.backend if entry else DEFAULT
 
     def for_endpoint(self, endpoint: str, using: str = "default") -> BaseBackend:
         """Return the backend that a new delivery goes to, in a test perhaps another one."""

@@ -25,7 +25,7 @@ class BaseBackend:
 
     def scope(self) -> Scope:
         """Return which deliveries are this backend's to send."""
-        sound = (endpoint for alias in endpoints if (endpoint := endpoints.find(alias)))
+        sound = (entry for alias in endpoints if (entry := endpoints.entry(alias)))
         return own_scope(e.alias for e in sound if e.backend == self.alias)
 
     def remember(self, recorded: Recorded) -> None:

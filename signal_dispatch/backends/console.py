@@ -8,6 +8,7 @@ from typing import Any, TextIO
 from signal_dispatch import claims, lanes, masking, payloads, settling
 from signal_dispatch.backends.base import BaseBackend
 from signal_dispatch.endpoints import endpoints
+from signal_dispatch.exceptions import EndpointUnresolved, InvalidEndpoint
 from signal_dispatch.models import Delivery, State
 from signal_dispatch.outbox import Lease
 from signal_dispatch.preparing import prepare
@@ -58,11 +59,19 @@ class ConsoleBackend(BaseBackend):
         print(describe(delivery), file=self._stream or sys.stdout, flush=True)
 
 
+def _place(delivery: Delivery) -> str:
+    """Say where the endpoint is, or why that is not known; a RESOLVER is asked as for a call."""
+    try:
+        return f"at {endpoints.resolve(delivery.endpoint).host or '?'}"
+    except InvalidEndpoint:
+        return "at ?"
+    except EndpointUnresolved as unresolved:
+        return f"would wait: {unresolved}"
+
+
 def describe(delivery: Delivery) -> str:
     """Return the call as text: the request line, the stored headers, the payload."""
-    endpoint = endpoints.find(delivery.endpoint)
-    host = (endpoint and endpoint.host) or "?"
-    lines = [f"{delivery.method} {delivery.path or '/'}  ({delivery.endpoint} at {host})"]
+    lines = [f"{delivery.method} {delivery.path or '/'}  ({delivery.endpoint} {_place(delivery)})"]
     lines += [f"{name}: {value}" for name, value in delivery.headers.items()]
     lines.append(f"Idempotency-Key: {delivery.uid}")
     lines += [f"traceparent: {delivery.trace}"] if delivery.trace else []

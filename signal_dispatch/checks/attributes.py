@@ -43,6 +43,11 @@ def check_endpoint(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
             f"{where(dispatch, 'endpoint')} is {alias!r}, which {SETTING} does not have.",
             hint=f"{choice(str(alias), endpoints, SETTING)} get_endpoint() may name several.",
         )
+    elif fault := endpoints.fault_of_key(alias):
+        yield Problem.ENDPOINT_KEY_MISSING.message(
+            f"{where(dispatch, 'endpoint')} is {alias!r}. {fault}",
+            hint=f'Override get_endpoint() to answer f"{alias.partition(":")[0]}:{{key}}".',
+        )
 
 
 def check_events(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:

@@ -12,14 +12,14 @@ from django.core.checks import CheckMessage
 from django.utils.module_loading import import_string
 
 from signal_dispatch.backends import BaseBackend, backends
+from signal_dispatch.checks import resolvers
 from signal_dispatch.checks.exposure import check_exposure
 from signal_dispatch.checks.problems import Problem, choice, guarded, longest, of_settings
-from signal_dispatch.conf import PREFIX, Settings, settings
+from signal_dispatch.conf import MARGIN_SECONDS, PREFIX, Settings, settings
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.entries import SETTING, Endpoint, parse
 from signal_dispatch.exceptions import InvalidBackend, InvalidEndpoint, InvalidSettings
 from signal_dispatch.registry import registry
-from signal_dispatch.sender_threads import MARGIN_SECONDS
 
 _NAMES = [name for name, value in vars(Settings).items() if isinstance(value, cached_property)]
 _BACKENDS = PREFIX + "BACKENDS"
@@ -114,6 +114,9 @@ def _check_endpoint(endpoint: Endpoint, path: str) -> Iterator[CheckMessage]:
         )
     if endpoint.session:
         yield from guarded(f'{path}["SESSION"]', _check_session(endpoint, path))
+    if endpoint.resolver:
+        yield from guarded(path, resolvers.check_resolver(endpoint, path))
+        yield from resolvers.check_shared_secrets(endpoint, path)
 
 
 def _check_session(endpoint: Endpoint, path: str) -> Iterator[CheckMessage]:
@@ -176,7 +179,8 @@ def _used() -> set[str]:
     aliases: set[str] = set()
     for dispatch in registry:
         any_of_them = dispatch.overrides("get_endpoint")
-        aliases |= {a for a in endpoints if any_of_them or a == dispatch.endpoint}
+        entry = str(dispatch.endpoint).partition(":")[0]
+        aliases |= {a for a in endpoints if any_of_them or a == entry}
     wanted = [_readable(alias) for alias in aliases]
     return {endpoint.backend for endpoint in wanted if endpoint.enabled}
 

@@ -21,6 +21,7 @@ from signal_dispatch.drafts import (
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.entries import Endpoint
 from signal_dispatch.events import Change, Event
+from signal_dispatch.exceptions import EndpointUnresolved
 from signal_dispatch.models import Delivery, plain_key
 from signal_dispatch.plans import Plan, plan_of, redrafted
 from signal_dispatch.registry import registry
@@ -66,6 +67,9 @@ def _requests(dispatch: ModelDispatch[Any], instance: Model, using: str) -> Iter
             yield f"The delivery would be FAILED then: {plan.error}"
             return
     for alias in plan.endpoints:
+        if fault := endpoints.fault_of_key(alias):
+            yield f"Nothing can be sent, the delivery is FAILED: {fault}"
+            continue
         yield from _request(dispatch, plan, alias, change)
 
 
@@ -103,10 +107,7 @@ def _request(
                 yield f"Nothing can be sent: {path!r} needs the remote's id, and it is not known."
                 return
             path = paths.expand(path, {REMOTE_ID: known})
-    if alias in endpoints:
-        endpoint, note = endpoints[alias], ""
-    else:
-        endpoint, note = Endpoint(alias, "https://unknown"), ", waits until settings know it"
+    endpoint, note = _endpoint(alias)
     by_send = dispatch.overrides("send")
     url = f"{path or '(no path)'} by send()" if by_send else _masked_url(endpoint, path)
     yield f"{method} {url}  ({event}, to {alias!r}{note})"
@@ -114,6 +115,16 @@ def _request(
     if body:
         yield ""
         yield _readable(masking.masked(dispatch, body, plan.draft.headers))
+
+
+def _endpoint(alias: str) -> tuple[Endpoint, str]:
+    """Return where the call goes, and a note where it can't go there now."""
+    if alias not in endpoints:
+        return Endpoint(alias, "https://unknown"), ", waits until settings know it"
+    try:
+        return endpoints.resolve(alias), ""
+    except EndpointUnresolved as unresolved:
+        return Endpoint(alias, "https://unresolved"), f", waits: {unresolved}"
 
 
 def _remote_id(dispatch: ModelDispatch[Any], alias: str, change: Change[Any]) -> str | None:

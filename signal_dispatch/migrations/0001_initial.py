@@ -239,6 +239,9 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="delivery",
-            index=models.Index(fields=["state", "finished_at"], name="signal_dispatch_finished"),
+            index=models.Index(
+                fields=["state", "finished_at", "environment", "endpoint"],
+                name="signal_dispatch_finished",
+            ),
         ),
     ]

@@ -4,10 +4,11 @@
 command. It uses the databases of the test run that started it. Read from the environment:
 ``DECLARED`` (one of ``works.DECLARATIONS``), ``LEASE_SECONDS``, ``REPAIR_SECONDS`` between two
 looks for lanes that wait behind nothing, ``RETRY_SECONDS`` before each of ``ATTEMPTS``,
-``DEADLINE`` and ``SEND_LIMIT`` of the endpoint, and ``BACKEND``, below
-``signal_dispatch.backends``.
+``DEADLINE`` and ``SEND_LIMIT`` of the endpoint, ``ENDPOINTS`` beside it (JSON), and ``BACKEND``,
+below ``signal_dispatch.backends``.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -78,7 +79,8 @@ def set_up(url: str) -> None:
             "TIMEOUT": deadline,
             "SEND_LIMIT": float(os.environ.get("SEND_LIMIT", "300")),
             "RETRY": {"delays": delays()},
-        }
+        },
+        **json.loads(os.environ.get("ENDPOINTS", "{}")),
     }
     backend = os.environ.get("BACKEND", "threads.ThreadsBackend")
     settings.SIGNAL_DISPATCH_BACKENDS = {

@@ -31,6 +31,15 @@ class Order(models.Model):
     tags = models.ManyToManyField(Tag, blank=True)
 
 
+class Subscription(models.Model):
+    """A URL of a customer's own that wants to hear of its orders."""
+
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE)
+    url = models.URLField()
+    token = models.CharField(max_length=200, blank=True)
+    active = models.BooleanField(default=True)
+
+
 class PriorityOrder(Order):
     """A multi-table child."""
 

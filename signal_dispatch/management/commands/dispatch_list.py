@@ -18,6 +18,7 @@ from signal_dispatch.management.preview import preview
 from signal_dispatch.management.table import table
 from signal_dispatch.registry import registry
 
+_SILENT = "(ENABLED is False)"
 _HEAD = ("MODEL", "DISPATCH", "EVENTS", "ENDPOINT", "HOST", "METHOD", "PATH")
 
 
@@ -79,12 +80,17 @@ def _declared(dispatch: ModelDispatch[Any], attribute: str, event: str) -> str:
 
 
 def _endpoint_and_host(dispatch: ModelDispatch[Any]) -> tuple[str, str]:
+    alias = dispatch.endpoint
+    entry = endpoints.entry(alias)
+    if entry is not None and entry.resolver:
+        shown = alias if ":" in alias else f"{alias}:…"
+        return shown, "(RESOLVER)" if entry.enabled else _SILENT
     if dispatch.overrides("get_endpoint"):
         return "get_endpoint()", "-"
-    if dispatch.endpoint not in endpoints:
-        return dispatch.endpoint or "-", "unknown"
-    endpoint = endpoints[dispatch.endpoint]
-    return endpoint.alias, (endpoint.host or "-") if endpoint.enabled else "(ENABLED is False)"
+    if alias not in endpoints:
+        return alias or "-", "unknown"
+    endpoint = endpoints[alias]
+    return alias, (endpoint.host or "-") if endpoint.enabled else _SILENT
 
 
 def _find(text: str, alias: str | None) -> tuple[Model, str]:

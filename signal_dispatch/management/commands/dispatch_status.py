@@ -164,6 +164,10 @@ def _tables(status: Status) -> Iterator[list[tuple[str, ...]]]:
         *((h.name, str(h.deliveries), f"{h.seconds_left:.0f} s") for h in status.holders),
     ]
     yield [
+        ("WAITS FOR ITS ENDPOINT", "DELIVERIES", "BECAUSE"),
+        *((u.endpoint, str(u.deliveries), u.reason) for u in status.unresolved),
+    ]
+    yield [
         ("NOBODY HERE MAY TAKE", "", "DELIVERIES"),
         *((_BECAUSE[s.because], repr(s.name), str(s.deliveries)) for s in status.stranded),
     ]

@@ -46,7 +46,8 @@ class Command(BaseCommand):
             "--endpoint",
             action="append",
             metavar="ALIAS",
-            help="Only this endpoint; may be given several times.",
+            help="Only this endpoint; may be given several times. The alias of an entry with a "
+            "RESOLVER means all of its endpoints.",
         )
         parser.add_argument(
             "--database",
@@ -81,7 +82,7 @@ class Command(BaseCommand):
         )
         with _until_told() as told, tally.counting():
             worker.start()
-            named = ", ".join(sorted(scope().endpoints)) or "no endpoint"
+            named = ", ".join(scope().names) or "no endpoint"
             self._say(f"Sending for {named}.", options)
             try:
                 while not told and not (options["once"] and _has_drained(worker)):
