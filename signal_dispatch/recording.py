@@ -5,7 +5,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any
 
-from signal_dispatch import lanes, masking, outbox, replacing, signals, suppression, tracing
+from signal_dispatch import lanes, outbox, replacing, signals, suppression, tracing
 from signal_dispatch.backends import backends
 from signal_dispatch.conf import settings
 from signal_dispatch.declarations import ModelDispatch
@@ -108,8 +108,6 @@ def carry(delivery: Delivery, plan: Plan) -> None:
         _fail(delivery, "build", plan.error)
     elif plan.cancelled:
         delivery.state, delivery.reason = State.CANCELLED, plan.cancelled
-        masked = masking.masked_body(delivery)
-        delivery.body = draft.body if masked is None else masked
 
 
 def wait_of(dispatch: ModelDispatch[Any], alias: str) -> float:

@@ -199,7 +199,7 @@ def _mark_statement(settlements: Sequence[Settlement], using: str) -> tuple[str,
 def _masked_bodies(settlements: Sequence[Settlement], connection: Any) -> dict[int, Any]:
     """Return what is kept of bodies, by id. What a person may send again stays as it is."""
     for s in settlements:
-        if s.state in (State.DELIVERED, State.CANCELLED):
+        if s.state == State.DELIVERED or s.successor is not None:
             s.masked = masking.masked_body(s.delivery)
     column = Delivery._meta.get_field("body")
     return {

@@ -11,6 +11,7 @@ from signal_dispatch.backends.console import describe
 from signal_dispatch.masking import masked
 from signal_dispatch.models import Attempt, Delivery
 from signal_dispatch.redacting import MASK
+from signal_dispatch.repairing import retry
 from signal_dispatch.settling import Settlement, settle
 from signal_dispatch.signals import delivery_finished
 from tests.deliveries import delivery
@@ -220,12 +221,24 @@ def test_a_settlement_that_is_refused_masks_nothing(discreet):
     assert late.payload["status"] == SECRET
 
 
-def test_a_cancelled_one_is_masked(discreet, receiver):
+def test_a_cancelled_one_keeps_it_for_the_same_reason(discreet, receiver):
     discreet(remote_id="id", on=["deleted"])
     Order.objects.create(number="A-1", status=SECRET).delete()
     attempt()
 
-    assert only().state == "cancelled"
+    assert (only().state, only().payload["status"]) == ("cancelled", SECRET)
+
+
+def test_what_is_sent_again_by_hand_carries_it(discreet, receiver):
+    discreet()
+    Order.objects.create(number="A-1", status=SECRET)
+    receiver.reply(400)
+    attempt()
+    receiver.reply(200)
+    assert retry(Delivery.objects.all()) == 1
+    attempt()
+
+    assert [r.json["status"] for r in receiver.requests] == [SECRET, SECRET]
     assert SECRET not in stored()
 
 
@@ -256,15 +269,6 @@ def test_what_is_restored_is_sent_as_it_was(discreet, receiver):
     assert (restored.state, restored.payload["status"]) == ("waiting", SECRET)
 
 
-def test_what_is_cancelled_at_once_is_never_stored(discreet, receiver):
-    discreet(latest_wins=True, delay=60)
-    order = Order.objects.create(number="A-1", status=SECRET)
-    order.delete()
-
-    assert set(Delivery.objects.values_list("state", flat=True)) == {"cancelled"}
-    assert SECRET not in stored()
-
-
 def test_what_is_created_anew_has_it(discreet, receiver):
     def get_outcome(self, delivery, response):
         return Outcome.recreate() if response.status_code == 404 else None
@@ -276,7 +280,8 @@ def test_what_is_created_anew_has_it(discreet, receiver):
     attempt()
 
     assert [r.json["status"] for r in receiver.requests] == [SECRET, SECRET]
-    assert [d.payload["status"] for d in Delivery.objects.order_by("id")] == [SECRET, MASK]
+    assert [d.state for d in Delivery.objects.order_by("id")] == ["failed", "delivered"]
+    assert SECRET not in stored(), "the failed one is replaced, and never sent again"
 
 
 # What is shown.
