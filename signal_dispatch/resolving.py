@@ -92,8 +92,11 @@ class _LookUp:
 
 
 def _ask(host: str, port: int, family: int, flags: int = 0) -> list[Address]:
+    name = host.strip("[]")
     try:
-        found = socket.getaddrinfo(host.strip("[]"), port, family, socket.SOCK_STREAM, 0, flags)
-    except UnicodeError:  # from the codec of names: a label is empty, or longer than 63 characters
+        # As the socket module does; asked first, for gevent prints what its threads raise.
+        name.encode("idna")
+    except UnicodeError:  # a label is empty, or longer than 63 characters
         raise socket.gaierror(socket.EAI_NONAME, "no such name can exist") from None
+    found = socket.getaddrinfo(name, port, family, socket.SOCK_STREAM, 0, flags)
     return [(int(one), address) for one, _type, _protocol, _name, address in found]
