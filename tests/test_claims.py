@@ -234,7 +234,7 @@ def test_a_process_sends_only_where_its_settings_are_sound(settings, declare):
     declare(Order, name="shop.Both")
     declare(Customer, name="shop.Both", fields=())
     settings.SIGNAL_DISPATCH_ENVIRONMENT = "staging"
-    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": "https://crm.example.com"}, "bad": {}}
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {}, "bad": {"URL": "nowhere"}}
 
     assert claims.own_scope(["crm", "bad", "gone"]) == Scope(
         "staging",
