@@ -18,6 +18,9 @@ from signal_dispatch.registry import registry
 
 logger = logging.getLogger("signal_dispatch")
 
+#: Told of each delivery that is found, its outbox, and when its lease began at latest.
+Take = Callable[[Delivery, str, float], None]
+
 #: The sleep, in seconds, while nothing is scheduled, up to a fifth longer: what other processes
 #: leave behind is found after that.
 MAX_SLEEP_SECONDS = 60.0
@@ -39,7 +42,6 @@ class Sweeper:
         self,
         hand: Hand,
         scope: Callable[[], Scope],
-        take: Callable[[Delivery, str, float], None],
         *,
         batch: int,
         sweep_seconds: float,
@@ -49,7 +51,6 @@ class Sweeper:
     ) -> None:
         self._hand = hand
         self._scope = scope
-        self._take = take
         self._batch = batch
         self._sweep_seconds = sweep_seconds
         self._max_sleep_seconds = max_sleep_seconds
@@ -100,7 +101,7 @@ class Sweeper:
         """Note that something is due again after so many seconds."""
         self._next = min(self._next, monotonic() + seconds)
 
-    def sweep(self) -> None:
+    def sweep(self, take: Take) -> None:
         """Look into every outbox. One that refuses rests a while, and the others go on.
 
         Raises what the database raised only where none could be looked into.
@@ -114,7 +115,7 @@ class Sweeper:
         for using in self._aliases():
             began = monotonic()
             try:
-                reached[using] = self._sweep_one(using, scope, repair=repair)
+                reached[using] = self._sweep_one(using, scope, take, repair=repair)
                 self._failures.pop(using, None)
                 if self._after_look is not None:
                     self._after_look(using)
@@ -145,7 +146,7 @@ class Sweeper:
         self._more_is_due = bool(crowded)
         return replace(scope, endpoints=scope.endpoints - crowded)
 
-    def _sweep_one(self, using: str, scope: Scope, *, repair: bool) -> float:
+    def _sweep_one(self, using: str, scope: Scope, take: Take, *, repair: bool) -> float:
         """Take what is due; return the seconds until the next look, 0 where something was."""
         if repair:
             idle = lanes.idle_lanes(scope.rows(using), self._batch)
@@ -154,11 +155,11 @@ class Sweeper:
         seconds = claims.seconds_until_due(using, scope)
         due = claims.due_endpoints(seconds)
         if due:
-            self._claim(using, scope, due)
+            self._claim(using, scope, due, take)
             return 0.0
         return min(self._sweep_seconds, *seconds.values()) if seconds else self._max_sleep_seconds
 
-    def _claim(self, using: str, scope: Scope, due: Sequence[str]) -> None:
+    def _claim(self, using: str, scope: Scope, due: Sequence[str], take: Take) -> None:
         with self._hand.lock:
             room = min(self._batch, self._hand.queue.room)
         if not room:
@@ -169,7 +170,7 @@ class Sweeper:
         taken = claims.claim(using, lease, scope, room, due=due)
         self._more_is_due |= len(taken) == room
         for delivery in taken:
-            self._take(delivery, using, began)
+            take(delivery, using, began)
 
     # Which outboxes there are
 

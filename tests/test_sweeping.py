@@ -26,14 +26,14 @@ class Sweep:
         self.hand = Hand(values.pop("queue_size", 10), 10**6)
         self.taken = []
         defaults = {"batch": 4, "sweep_seconds": 15.0, "using": ["default"]}
-        self.sweeper = Sweeper(self.hand, lambda: SCOPE, self.take, **defaults | values)
+        self.sweeper = Sweeper(self.hand, lambda: SCOPE, **defaults | values)
 
     def take(self, made, using, since):
         self.taken.append(made)
         self.hand.queue.put(Job(made, using, since))
 
     def __call__(self):
-        self.sweeper.sweep()
+        self.sweeper.sweep(self.take)
         return self.taken
 
     @property
