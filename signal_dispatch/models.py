@@ -107,12 +107,14 @@ class Delivery(models.Model):
     )
     # Schedule and lease in one: from this moment any process may take the row.
     available_at = models.DateTimeField(_("available at"), null=True, blank=True)
-    # WAITING rows: not due before this, though the lane may be free earlier.
+    # No sooner, whatever comes: a WAITING row though its lane is free, a retry by ``Retry-After``.
     not_before = models.DateTimeField(_("not before"), null=True, blank=True)
     held_by = models.CharField(_("held by"), max_length=150, blank=True, default="")
     # Fencing token, raised by each claim; every settling write names it.
     epoch = models.PositiveIntegerField(_("epoch"), default=0)
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
+    # Whether an attempt is behind it. Retries and first attempts are claimed apart.
+    retried = models.BooleanField(_("retried"), default=False)
     handler_tries = models.PositiveIntegerField(_("handler tries"), default=0)
     trace = models.CharField(_("trace"), max_length=255, blank=True, default="")
     created_at = models.DateTimeField(_("created at"))
@@ -140,9 +142,10 @@ class Delivery(models.Model):
         verbose_name_plural = _("deliveries")
         indexes = [
             # The claim orders by exactly this index: with any other order MariaDB sorts, and
-            # locks every row it looked at. Endpoints that are not asked for cost nothing.
+            # locks every row it looked at. Endpoints that are not asked for cost nothing, and a
+            # pile of retries lies in nobody's way.
             models.Index(
-                fields=["environment", "endpoint", "available_at", "id"],
+                fields=["environment", "endpoint", "retried", "available_at", "id"],
                 name="signal_dispatch_claim",
             ),
             # Is the lane busy, and who is first in it?

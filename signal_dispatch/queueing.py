@@ -3,8 +3,11 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from time import monotonic
+from typing import NamedTuple
 
+from signal_dispatch.claims import Kind
 from signal_dispatch.models import Delivery
 from signal_dispatch.replacing import Legacy
 
@@ -29,6 +32,13 @@ class Recorded:
     legacy: Legacy = field(default_factory=Legacy)
 
 
+class Place(NamedTuple):
+    """An endpoint, seen from one outbox. ``using`` is the database's alias."""
+
+    using: str
+    endpoint: str
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """A leased delivery that this process is to send. ``since``: when the lease began at latest."""
@@ -41,6 +51,11 @@ class Job:
     begun_at: float = 0.0
 
     @property
+    def place(self) -> Place:
+        """Where it goes to."""
+        return Place(self.using, self.delivery.endpoint)
+
+    @property
     def size(self) -> int:
         """Bytes that the job is counted with."""
         return len(self.delivery.body) + len(self.delivery.path) + _OVERHEAD_BYTES
@@ -51,8 +66,49 @@ class Job:
         return monotonic() - self.since
 
 
+class Line:
+    """The jobs of one place that are ready: first attempts and retries, in turn."""
+
+    def __init__(self) -> None:
+        self._kinds: tuple[deque[Job], deque[Job]] = (deque(), deque())
+        self._turn = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._kinds))
+
+    def __iter__(self) -> Iterator[Job]:
+        return chain(*self._kinds)
+
+    @property
+    def ready_since(self) -> float:
+        """Return since when its oldest job is ready; there is one."""
+        return min(jobs[0].ready_at for jobs in self._kinds if jobs)
+
+    def of(self, *, retried: bool) -> deque[Job]:
+        """Return the first attempts, or the retries."""
+        return self._kinds[retried]
+
+    def put(self, job: Job) -> None:
+        """Add a job behind those of its kind."""
+        self.of(retried=job.delivery.retried).append(job)
+
+    def take(self) -> Job:
+        """Return the next one; there is one."""
+        turn = self._turn if self._kinds[self._turn] else 1 - self._turn
+        self._turn = 1 - turn
+        return self._kinds[turn].popleft()
+
+    def drop(self, job: Job) -> bool:
+        """Forget a job; False where it is not here."""
+        jobs = self.of(retried=job.delivery.retried)
+        if job not in jobs:
+            return False
+        jobs.remove(job)
+        return True
+
+
 class Queue:
-    """Jobs that are ready, by endpoint, in turn. Not safe by itself: its owner holds a lock.
+    """Jobs that are ready, by place, in turn. Not safe by itself: its owner holds a lock.
 
     An endpoint never has more than its ``MAX_CONCURRENCY`` in flight, so one that hangs leaves
     the other senders alone.
@@ -63,7 +119,7 @@ class Queue:
         self.limit_bytes = limit_bytes
         self.bytes = 0
         self._concurrency_of = concurrency_of
-        self._ready: dict[str, deque[Job]] = {}
+        self._ready: dict[Place, Line] = {}
         self._in_flight: dict[str, dict[Job, None]] = {}
         self._count = 0
 
@@ -83,7 +139,7 @@ class Queue:
     @property
     def ready_since(self) -> float | None:
         """Return since when the oldest job that may go now is ready; None where none may."""
-        return min((self._ready[endpoint][0].ready_at for endpoint in self._open()), default=None)
+        return min((self._ready[place].ready_since for place in self._open()), default=None)
 
     @property
     def last_begun(self) -> float | None:
@@ -96,23 +152,23 @@ class Queue:
         if self._count >= self.limit or (self._count and self.bytes + job.size > self.limit_bytes):
             return False
         job.ready_at = monotonic()
-        self._ready.setdefault(job.delivery.endpoint, deque()).append(job)
+        self._ready.setdefault(job.place, Line()).put(job)
         self._count += 1
         self.bytes += job.size
         return True
 
     def take(self) -> Job | None:
-        """Return the next job of the endpoint whose turn it is; None where none may go now."""
-        endpoint = next(self._open(), None)
-        if endpoint is None:
+        """Return the next job of the place whose turn it is; None where none may go now."""
+        place = next(self._open(), None)
+        if place is None:
             return None
-        jobs = self._ready.pop(endpoint)
-        job = jobs.popleft()
-        if jobs:  # back to the end of the line
-            self._ready[endpoint] = jobs
+        line = self._ready.pop(place)
+        job = line.take()
+        if line:  # back to the end
+            self._ready[place] = line
         self._forget(job)
         job.begun_at = monotonic()
-        self._in_flight.setdefault(endpoint, {})[job] = None
+        self._in_flight.setdefault(place.endpoint, {})[job] = None
         return job
 
     def done(self, job: Job) -> None:
@@ -130,21 +186,25 @@ class Queue:
 
     def ready(self) -> Iterator[Job]:
         """Yield the jobs that nobody took yet."""
-        for jobs in self._ready.values():
-            yield from jobs
+        for line in self._ready.values():
+            yield from line
 
     def drop(self, job: Job) -> None:
         """Forget a job: its lease is somebody else's now."""
-        jobs = self._ready.get(job.delivery.endpoint)
-        if jobs is not None and job in jobs:
-            jobs.remove(job)
+        line = self._ready.get(job.place)
+        if line is not None and line.drop(job):
             self._forget(job)
-            if not jobs:
-                del self._ready[job.delivery.endpoint]
+            if not line:
+                del self._ready[job.place]
 
-    def crowded(self, many: int) -> frozenset[str]:
-        """Return the endpoints that have so many jobs ready."""
-        return frozenset(e for e, jobs in self._ready.items() if len(jobs) >= max(1, many))
+    def crowded(self, using: str, many: int) -> frozenset[Kind]:
+        """Return of what so many jobs are ready already, from one outbox."""
+        return frozenset(
+            Kind(place.endpoint, retried)
+            for place, line in self._ready.items()
+            for retried in (False, True)
+            if place.using == using and len(line.of(retried=retried)) >= max(1, many)
+        )
 
     def clear(self) -> list[Job]:
         """Forget and return the jobs that nobody took yet."""
@@ -153,11 +213,12 @@ class Queue:
         self._count = self.bytes = 0
         return jobs
 
-    def _open(self) -> Iterator[str]:
-        """Yield the endpoints that have a job ready and may have one more in flight, in turn."""
-        for endpoint in self._ready:
-            if len(self._in_flight.get(endpoint, {})) < self._concurrency_of(endpoint):
-                yield endpoint
+    def _open(self) -> Iterator[Place]:
+        """Yield the places that have a job ready and may have one more in flight, in turn."""
+        for place in self._ready:
+            flying = self._in_flight.get(place.endpoint, {})
+            if len(flying) < self._concurrency_of(place.endpoint):
+                yield place
 
     def _forget(self, job: Job) -> None:
         self._count -= 1

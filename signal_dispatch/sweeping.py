@@ -4,13 +4,12 @@ import logging
 import random
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from time import monotonic
 
 from django.db import DatabaseError, Error, connections
 
 from signal_dispatch import claims, lanes
-from signal_dispatch.claims import Scope
+from signal_dispatch.claims import Kind, Scope
 from signal_dispatch.databases import outbox_aliases
 from signal_dispatch.hand import Hand
 from signal_dispatch.models import Delivery
@@ -108,7 +107,8 @@ class Sweeper:
         """
         with self._hand.lock:
             self._begun += 1
-        scope, repair = self._uncrowded(), monotonic() >= self._next_repair
+        scope, repair = self._scope(), monotonic() >= self._next_repair
+        self._more_is_due = False
         if repair:
             self._next_repair = monotonic() + REPAIR_SECONDS
         reached, refused, took = {}, {}, {}
@@ -138,13 +138,12 @@ class Sweeper:
             return wait * (1 + 0.2 * _share())
         return wait * (1 - 0.2 * _share()) if wait > 1 else wait
 
-    def _uncrowded(self) -> Scope:
-        """Leave out endpoints that have enough in hand: one that hangs must not keep others out."""
-        scope = self._scope()
+    def _crowded(self, using: str) -> frozenset[Kind]:
+        """Return of what there is enough in hand: an endpoint that hangs keeps no other out."""
         with self._hand.lock:
-            crowded = self._hand.queue.crowded(self._batch // 2)
-        self._more_is_due = bool(crowded)
-        return replace(scope, endpoints=scope.endpoints - crowded)
+            crowded = self._hand.queue.crowded(using, self._batch // 2)
+        self._more_is_due |= bool(crowded)
+        return crowded
 
     def _sweep_one(self, using: str, scope: Scope, take: Take, *, repair: bool) -> float:
         """Take what is due; return the seconds until the next look, 0 where something was."""
@@ -152,14 +151,14 @@ class Sweeper:
             idle = lanes.idle_lanes(scope.rows(using), self._batch)
             with self._hand.lock:
                 self._hand.to_look |= {(using, lane) for lane in idle}
-        seconds = claims.seconds_until_due(using, scope)
-        due = claims.due_endpoints(seconds)
+        seconds = claims.seconds_until_due(using, scope, without=self._crowded(using))
+        due = claims.due_kinds(seconds)
         if due:
             self._claim(using, scope, due, take)
             return 0.0
         return min(self._sweep_seconds, *seconds.values()) if seconds else self._max_sleep_seconds
 
-    def _claim(self, using: str, scope: Scope, due: Sequence[str], take: Take) -> None:
+    def _claim(self, using: str, scope: Scope, due: Sequence[Kind], take: Take) -> None:
         with self._hand.lock:
             room = min(self._batch, self._hand.queue.room)
         if not room:

@@ -508,10 +508,10 @@ def running(monkeypatch):
 def test_no_error_ends_it(running, monkeypatch, caplog, error):
     look, errors = claims.seconds_until_due, [error, error, error]
 
-    def failing(*arguments):
+    def failing(*arguments, **options):
         if errors:
             raise errors.pop()
-        return look(*arguments)
+        return look(*arguments, **options)
 
     monkeypatch.setattr(claims, "seconds_until_due", failing)
     made = delivery()

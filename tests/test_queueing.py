@@ -2,12 +2,13 @@
 
 import pytest
 
+from signal_dispatch.claims import Kind
 from signal_dispatch.models import Delivery
 from signal_dispatch.queueing import Job, Queue
 
 
-def job(endpoint="crm", body=b"", since=0.0):
-    return Job(Delivery(endpoint=endpoint, body=body), "default", since)
+def job(endpoint="crm", body=b"", since=0.0, using="default", **values):
+    return Job(Delivery(endpoint=endpoint, body=body, **values), using, since)
 
 
 def queue(limit=10, limit_bytes=10**6, **concurrency):
@@ -42,6 +43,33 @@ def test_an_endpoint_that_hangs_leaves_the_others_alone():
     assert (len(line), line.in_flight) == (1, 3)
     line.done(flying[0])
     assert line.take().delivery.endpoint == "crm"
+
+
+def test_a_first_attempt_does_not_wait_behind_a_pile_of_retries():
+    line, retries = queue(), [job(retried=True) for _ in range(4)]
+    first = [job() for _ in range(2)]
+    for each in (*retries, *first):
+        line.put(each)
+
+    assert [line.take() for _ in range(6)] == [first[0], retries[0], first[1], *retries[1:]]
+
+
+def test_outboxes_take_turns_and_share_the_limit_of_an_endpoint():
+    line = queue(crm=3)
+    for using in ("default", "default", "other", "other"):
+        line.put(job(using=using))
+
+    assert [line.take().using for _ in range(3)] == ["default", "other", "default"]
+    assert line.take() is None
+
+
+def test_it_knows_of_what_it_has_many():
+    line = queue()
+    for each in (job(), job(), job(retried=True), job("slack"), job("slack", using="other")):
+        line.put(each)
+
+    assert line.crowded("default", 2) == {Kind("crm", retried=False)}
+    assert line.crowded("other", 1) == {Kind("slack", retried=False)}
 
 
 def test_more_jobs_than_the_limit_are_refused():

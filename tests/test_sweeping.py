@@ -138,8 +138,8 @@ def test_a_batch_that_was_just_all_does_not_keep_it_looking(sweep):
 def test_asking_during_a_sweep_is_not_lost(sweep, monkeypatch):
     looked = claims.seconds_until_due
 
-    def ask_after_the_look(using, scope):
-        found = looked(using, scope)
+    def ask_after_the_look(using, scope, **options):
+        found = looked(using, scope, **options)
         monkeypatch.setattr(claims, "seconds_until_due", looked)
         delivery()
         with sweep.hand.lock:
@@ -203,10 +203,10 @@ def test_a_database_that_is_unwell_does_not_hide_the_others(monkeypatch, caplog)
     sweep = Sweep(monkeypatch, using=["other", "default"])
     made, look = delivery(), claims.seconds_until_due
 
-    def refuse(using, scope):
+    def refuse(using, scope, **options):
         if using == "other":
             raise OperationalError("gone away")
-        return look(using, scope)
+        return look(using, scope, **options)
 
     monkeypatch.setattr(claims, "seconds_until_due", refuse)
     monkeypatch.setattr(Sweeper, "_lacks_tables", lambda self, using: False)
@@ -228,11 +228,11 @@ def test_a_database_that_takes_long_to_refuse_is_asked_seldom(monkeypatch, caplo
     sweep = Sweep(monkeypatch, using=["default", "other"])
     look = claims.seconds_until_due
 
-    def refuse(using, scope):
+    def refuse(using, scope, **options):
         if using == "other":
             sweep.now += 12
             raise OperationalError("timeout expired")
-        return look(using, scope)
+        return look(using, scope, **options)
 
     monkeypatch.setattr(claims, "seconds_until_due", refuse)
     monkeypatch.setattr(Sweeper, "_lacks_tables", lambda self, using: False)
@@ -247,7 +247,7 @@ def test_a_database_that_takes_long_to_refuse_is_asked_seldom(monkeypatch, caplo
 
 @pytest.mark.django_db
 def test_where_no_database_can_be_reached_the_sweep_says_so(sweep, monkeypatch):
-    def refuse(using, scope):
+    def refuse(using, scope, **options):
         raise OperationalError("gone away")
 
     monkeypatch.setattr(claims, "seconds_until_due", refuse)
@@ -293,9 +293,9 @@ def test_an_endpoint_with_enough_in_hand_leaves_the_table_to_others(sweep):
     for number in range(2):  # half a batch
         sweep.hand.queue.put(Job(delivery(object_pk=number, available_at=None), "default", 0.0))
     delivery()
-    other = delivery(endpoint="hubspot")
+    other, retry = delivery(endpoint="hubspot"), delivery(retried=True)
 
-    assert sweep() == [other]
+    assert sweep() == [other, retry], "of the CRM there are enough first attempts"
 
 
 @pytest.mark.django_db

@@ -76,6 +76,7 @@ class Migration(migrations.Migration):
                 ),
                 ("epoch", models.PositiveIntegerField(default=0, verbose_name="epoch")),
                 ("attempts", models.PositiveIntegerField(default=0, verbose_name="attempts")),
+                ("retried", models.BooleanField(default=False, verbose_name="retried")),
                 (
                     "handler_tries",
                     models.PositiveIntegerField(default=0, verbose_name="handler tries"),
@@ -229,7 +230,7 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="delivery",
             index=models.Index(
-                fields=["environment", "endpoint", "available_at", "id"],
+                fields=["environment", "endpoint", "retried", "available_at", "id"],
                 name="signal_dispatch_claim",
             ),
         ),
