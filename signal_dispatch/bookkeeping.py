@@ -2,19 +2,24 @@
 
 import logging
 from collections.abc import Callable
+from math import inf
 from time import monotonic
 from typing import Any
 
 from django.db import Error, connections
 
 from signal_dispatch import claims, lanes
+from signal_dispatch.accounts import Accountant
 from signal_dispatch.claims import Scope
+from signal_dispatch.gates import Gatekeeper
 from signal_dispatch.hand import MAX_UNRECORDED, Hand
 from signal_dispatch.intake import Intake
-from signal_dispatch.queueing import Job
+from signal_dispatch.jobs import Job
+from signal_dispatch.outboxes import pause_after
 from signal_dispatch.records import Recorder
 from signal_dispatch.renewing import Renewer
-from signal_dispatch.sweeping import Sweeper, pause_after
+from signal_dispatch.returning import return_jobs
+from signal_dispatch.sweeping import Sweeper
 
 logger = logging.getLogger("signal_dispatch")
 
@@ -43,7 +48,9 @@ class Bookkeeper:
     ) -> None:
         self._hand = hand
         self._last_work = monotonic()
-        self.sweeper = Sweeper(hand, scope, batch=batch, **sweeping)
+        self.gatekeeper = Gatekeeper(hand)
+        self.sweeper = Sweeper(hand, scope, self.gatekeeper, batch=batch, **sweeping)
+        self.accountant = Accountant(hand, self.sweeper, self.gatekeeper)
         self.intake = Intake(hand, self.sweeper, submit, batch=batch)
         self.renewer = Renewer(hand, self.intake.submit_or_return)
         self.recorder = Recorder(hand, self.sweeper)
@@ -87,7 +94,7 @@ class Bookkeeper:
         hand = self._hand
         if hand.to_read or hand.to_look or hand.stale or (hand.stopping and len(hand.queue)):
             return now
-        times = [self.sweeper.next_at(now)]
+        times = [self.sweeper.next_at(now), self.gatekeeper.next_at(), hand.health.next_news()]
         if (next_look := self.intake.next_look()) is not None:
             times.append(next_look)
         if hand.settled:
@@ -105,6 +112,8 @@ class Bookkeeper:
             connection.close_if_unusable_or_obsolete()
         self._last_work = monotonic()
         self.recorder.record()
+        self.accountant.account(monotonic())
+        self.gatekeeper.refresh()
         self.intake.read_back()
         self.intake.look_again()
         self._return_unbegun()
@@ -127,15 +136,7 @@ class Bookkeeper:
         hand = self._hand
         with hand.lock:
             left = hand.queue.clear() if hand.stopping else []
-        try:
-            for using in {job.using for job in left}:
-                ids = [job.delivery.pk for job in left if job.using == using]
-                claims.hand_back(using, claims.holder(), ids)
-                left = [job for job in left if job.using != using]
-        finally:
-            with hand.lock:
-                for job in left:
-                    hand.queue.put(job)
+        return_jobs(hand, left)
 
     def _finish(self) -> None:
         """Write what is known, and make what was not begun due at once for others."""
@@ -146,6 +147,7 @@ class Bookkeeper:
             hand.stale, hand.to_read, hand.watched = [], {}, {}
         try:
             self.recorder.record()
+            self.accountant.account(inf)
             for using in {using for using, _pk in unsent}:
                 ids = [pk for alias, pk in unsent if alias == using]
                 claims.hand_back(using, claims.holder(), ids)

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.signals import setting_changed
 
+from signal_dispatch.breakers import Breaker
 from signal_dispatch.conf import settings
 from signal_dispatch.entries import SETTING, Endpoint, EndpointProblem, parse
 from signal_dispatch.exceptions import InvalidEndpoint, UnknownEndpoint
@@ -55,6 +56,12 @@ class Endpoints:
         """Read everything anew from now on, if it is the endpoints that changed."""
         if setting == SETTING:
             self._parsed.clear()
+
+
+def breaker_of(alias: str) -> Breaker | None:
+    """Return the breaker of an endpoint; None where it has none, or is not known."""
+    endpoint = endpoints.find(alias)
+    return endpoint.breaker if endpoint else None
 
 
 endpoints = Endpoints()

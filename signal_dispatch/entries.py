@@ -12,6 +12,7 @@ from django.utils.module_loading import import_string
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from signal_dispatch import readers
+from signal_dispatch.breakers import Breaker
 from signal_dispatch.exceptions import InvalidEndpoint
 from signal_dispatch.retries import RetryPolicy
 
@@ -19,8 +20,6 @@ SETTING = "SIGNAL_DISPATCH_ENDPOINTS"
 
 #: Keys that are understood but do nothing yet, each with the value that asks for nothing.
 NOT_YET: Final[Mapping[str, Any]] = {
-    "RATE": None,
-    "BREAKER": None,
     "SECRETS": (),
     "SEND_LIMIT": 300.0,
     "RESOLVER": "",
@@ -55,7 +54,7 @@ class Endpoint:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     max_concurrency: int = 8
     rate: tuple[int, float] | None = None
-    breaker: Mapping[str, Any] | None = None
+    breaker: Breaker | None = field(default_factory=Breaker)
     verify: bool | str = True
     cert: str | tuple[str, str] | None = None
     proxies: Mapping[str, str] = field(default_factory=dict)
@@ -162,7 +161,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "RETRY": RetryPolicy.from_setting,
     "MAX_CONCURRENCY": readers.count,
     "RATE": readers.rate,
-    "BREAKER": readers.arguments,
+    "BREAKER": Breaker.from_setting,
     "VERIFY": readers.flag_or_text,
     "CERT": readers.text_or_pair,
     "PROXIES": readers.texts,

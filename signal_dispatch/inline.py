@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from signal_dispatch import claims, lanes, settling
+from signal_dispatch.bounds import Bounds
 from signal_dispatch.concluding import tell
 from signal_dispatch.delivering import deliver
 from signal_dispatch.exceptions import LeaseLost
@@ -14,20 +15,31 @@ from signal_dispatch.settling import Settlement
 
 
 def send_inline(
-    deliveries: Iterable[Delivery], using: str, lease: Lease, *, raising: bool = False
+    deliveries: Iterable[Delivery],
+    using: str,
+    lease: Lease,
+    *,
+    raising: bool = False,
+    bounds: Bounds | None = None,
 ) -> list[Settlement]:
     """Make one attempt of each delivery, and of those that become free behind them.
 
-    ``raising``: errors of the site's own hooks reach the caller. Returns what was settled.
+    ``raising``: errors of the site's own hooks reach the caller. What the ``bounds`` do not
+    let through is due at once for anybody. Returns what was settled.
     """
     queue, settled = deque(deliveries), []
     sessions = SessionCache()
     try:
         while queue:
+            if bounds is not None and not bounds.allow(queue[0]):
+                claims.hand_back(using, lease.holder, [queue.popleft().pk])
+                continue
             settlement = _send_one(queue.popleft(), using, lease, sessions, raising=raising)
             if settlement is None:
                 continue
             settled.append(settlement)
+            if bounds is not None:
+                bounds.count(settlement)
             if settlement.successor is not None:
                 successor = [settlement.successor.pk]
                 queue.extend(claims.claim_ids(using, lease, successor))

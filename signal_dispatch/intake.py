@@ -5,8 +5,8 @@ from time import monotonic
 
 from signal_dispatch import claims, lanes
 from signal_dispatch.hand import Hand
+from signal_dispatch.jobs import Job
 from signal_dispatch.models import Delivery
-from signal_dispatch.queueing import Job
 from signal_dispatch.sweeping import Sweeper
 
 #: Seconds after which it looks for what it had no room for.
@@ -87,9 +87,9 @@ class Intake:
                     self._next_look = monotonic() + RETURN_SECONDS
                 self._blocked |= {(using, lane) for lane in released.blocked}
 
-    def take(self, delivery: Delivery, using: str, since: float) -> None:
+    def take(self, delivery: Delivery, using: str, since: float, *, probe: bool = False) -> None:
         """Give a delivery to the senders whose lease began then at latest."""
-        self.submit_or_return(Job(delivery, using, since))
+        self.submit_or_return(Job(delivery, using, since, probe))
 
     def submit_or_return(self, job: Job) -> None:
         """Give a job to the senders, or its delivery to anybody where they have no room."""

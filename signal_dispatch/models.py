@@ -1,48 +1,28 @@
 """The outbox: the calls that must be made, the tries, and the ids the remotes gave out."""
 
-import json
 import uuid
 from collections.abc import Iterable
 from typing import Any, Self
 
-from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from signal_dispatch import payloads
+from signal_dispatch.endpoint_states import EndpointMinute, EndpointState
+from signal_dispatch.keys import ObjectKeyField
 
-
-# Not subscripted: Django's field is generic in the stubs only.
-class ObjectKeyField(models.CharField):  # type: ignore[type-arg]
-    """Any primary key, kept as JSON text and read as the value, composite keys too."""
-
-    def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
-        """Return the key as ``filter(pk=...)`` takes it."""
-        return None if value is None else key_from_text(value)
-
-    def get_prep_value(self, value: Any) -> str | None:
-        """Return the key as JSON text."""
-        return None if value is None else key_as_text(value)
-
-    def value_to_string(self, obj: models.Model) -> str:
-        """Return the text that fixtures hold."""
-        return key_as_text(self.value_from_object(obj))
-
-
-def key_as_text(pk: Any) -> str:
-    """Write a primary key as JSON text: the same key always gives the same text."""
-    return json.dumps(pk, cls=DjangoJSONEncoder, ensure_ascii=False, separators=(",", ":"))
-
-
-def key_from_text(text: str) -> Any:
-    """Read a primary key from JSON text, as ``filter(pk=...)`` takes it."""
-    key = json.loads(text)
-    return tuple(key) if isinstance(key, list) else key
-
-
-def plain_key(pk: Any) -> Any:
-    """Return the key as it comes back from the outbox: a UUID is a string there."""
-    return pk if isinstance(pk, int | str) else key_from_text(key_as_text(pk))
+__all__ = [
+    "UNFINISHED",
+    "Attempt",
+    "Delivery",
+    "DeliveryQuerySet",
+    "EndpointMinute",
+    "EndpointState",
+    "RemoteObject",
+    "State",
+    "WorkerProcess",
+    "storable",
+]
 
 
 def storable(text: str) -> str:
@@ -115,6 +95,8 @@ class Delivery(models.Model):
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
     # Whether an attempt is behind it. Retries and first attempts are claimed apart.
     retried = models.BooleanField(_("retried"), default=False)
+    # How many attempts it had when it was brought forward, the last time.
+    forwarded_after = models.PositiveIntegerField(_("forwarded after"), null=True, blank=True)
     handler_tries = models.PositiveIntegerField(_("handler tries"), default=0)
     trace = models.CharField(_("trace"), max_length=255, blank=True, default="")
     created_at = models.DateTimeField(_("created at"))

@@ -1,18 +1,14 @@
 """What a process has in hand: bounded, fair between endpoints, known to be leased."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from time import monotonic
-from typing import NamedTuple
 
 from signal_dispatch.claims import Kind
+from signal_dispatch.jobs import Job, Line, Place
 from signal_dispatch.models import Delivery
 from signal_dispatch.replacing import Legacy
-
-# What a job costs beside its body, roughly; so that a million empty ones are bounded too.
-_OVERHEAD_BYTES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,93 +28,25 @@ class Recorded:
     legacy: Legacy = field(default_factory=Legacy)
 
 
-class Place(NamedTuple):
-    """An endpoint, seen from one outbox. ``using`` is the database's alias."""
-
-    using: str
-    endpoint: str
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """A leased delivery that this process is to send. ``since``: when the lease began at latest."""
-
-    delivery: Delivery
-    using: str
-    since: float
-    #: When the queue got it, and when a sender took it.
-    ready_at: float = 0.0
-    begun_at: float = 0.0
-
-    @property
-    def place(self) -> Place:
-        """Where it goes to."""
-        return Place(self.using, self.delivery.endpoint)
-
-    @property
-    def size(self) -> int:
-        """Bytes that the job is counted with."""
-        return len(self.delivery.body) + len(self.delivery.path) + _OVERHEAD_BYTES
-
-    @property
-    def age(self) -> float:
-        """Seconds since the lease may have begun."""
-        return monotonic() - self.since
-
-
-class Line:
-    """The jobs of one place that are ready: first attempts and retries, in turn."""
-
-    def __init__(self) -> None:
-        self._kinds: tuple[deque[Job], deque[Job]] = (deque(), deque())
-        self._turn = 0
-
-    def __len__(self) -> int:
-        return sum(map(len, self._kinds))
-
-    def __iter__(self) -> Iterator[Job]:
-        return chain(*self._kinds)
-
-    @property
-    def ready_since(self) -> float:
-        """Return since when its oldest job is ready; there is one."""
-        return min(jobs[0].ready_at for jobs in self._kinds if jobs)
-
-    def of(self, *, retried: bool) -> deque[Job]:
-        """Return the first attempts, or the retries."""
-        return self._kinds[retried]
-
-    def put(self, job: Job) -> None:
-        """Add a job behind those of its kind."""
-        self.of(retried=job.delivery.retried).append(job)
-
-    def take(self) -> Job:
-        """Return the next one; there is one."""
-        turn = self._turn if self._kinds[self._turn] else 1 - self._turn
-        self._turn = 1 - turn
-        return self._kinds[turn].popleft()
-
-    def drop(self, job: Job) -> bool:
-        """Forget a job; False where it is not here."""
-        jobs = self.of(retried=job.delivery.retried)
-        if job not in jobs:
-            return False
-        jobs.remove(job)
-        return True
-
-
 class Queue:
     """Jobs that are ready, by place, in turn. Not safe by itself: its owner holds a lock.
 
     An endpoint never has more than its ``MAX_CONCURRENCY`` in flight, so one that hangs leaves
-    the other senders alone.
+    the other senders alone. ``may_begin`` is asked whether a call to a place may, as in ``Health``.
     """
 
-    def __init__(self, limit: int, limit_bytes: int, concurrency_of: Callable[[str], int]) -> None:
+    def __init__(
+        self,
+        limit: int,
+        limit_bytes: int,
+        concurrency_of: Callable[[str], int],
+        may_begin: Callable[..., bool],
+    ) -> None:
         self.limit = limit
         self.limit_bytes = limit_bytes
         self.bytes = 0
         self._concurrency_of = concurrency_of
+        self._may_begin = may_begin
         self._ready: dict[Place, Line] = {}
         self._in_flight: dict[str, dict[Job, None]] = {}
         self._count = 0
@@ -152,10 +80,19 @@ class Queue:
         if self._count >= self.limit or (self._count and self.bytes + job.size > self.limit_bytes):
             return False
         job.ready_at = monotonic()
-        self._ready.setdefault(job.place, Line()).put(job)
+        self._line_of(job).append(job)
+        return True
+
+    def put_back(self, job: Job) -> None:
+        """Put a job that was taken before all others: it may not begin yet."""
+        self.done(job)
+        self._line_of(job).appendleft(job)
+
+    def _line_of(self, job: Job) -> deque[Job]:
+        """Count a job in, and return where it belongs."""
         self._count += 1
         self.bytes += job.size
-        return True
+        return self._ready.setdefault(job.place, Line()).jobs_like(job)
 
     def take(self) -> Job | None:
         """Return the next job of the place whose turn it is; None where none may go now."""
@@ -192,10 +129,34 @@ class Queue:
     def drop(self, job: Job) -> None:
         """Forget a job: its lease is somebody else's now."""
         line = self._ready.get(job.place)
-        if line is not None and line.drop(job):
+        if line is not None and job in line:
+            line.jobs_like(job).remove(job)
             self._forget(job)
             if not line:
                 del self._ready[job.place]
+
+    def remove(self, unwanted: Callable[[Job], bool]) -> list[Job]:
+        """Forget and return those that nobody took yet and that are unwanted."""
+        removed = []
+        for place, line in list(self._ready.items()):
+            removed += line.remove(unwanted)
+            if not line:
+                del self._ready[place]
+        for job in removed:
+            self._forget(job)
+        return removed
+
+    def waiting(self, place: Place) -> int:
+        """Count the jobs of one place that are ready."""
+        return len(self._ready.get(place, ()))
+
+    def places(self) -> Collection[Place]:
+        """Return the places that have a job ready."""
+        return self._ready.keys()
+
+    def outboxes(self) -> set[str]:
+        """Return the databases whose jobs are ready."""
+        return {place.using for place in self._ready}
 
     def crowded(self, using: str, many: int) -> frozenset[Kind]:
         """Return of what so many jobs are ready already, from one outbox."""
@@ -215,9 +176,10 @@ class Queue:
 
     def _open(self) -> Iterator[Place]:
         """Yield the places that have a job ready and may have one more in flight, in turn."""
-        for place in self._ready:
+        for place, line in self._ready.items():
             flying = self._in_flight.get(place.endpoint, {})
-            if len(flying) < self._concurrency_of(place.endpoint):
+            free = len(flying) < self._concurrency_of(place.endpoint)
+            if free and self._may_begin(place, probe=bool(line.probes)):
                 yield place
 
     def _forget(self, job: Job) -> None:

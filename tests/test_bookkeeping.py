@@ -13,8 +13,8 @@ from signal_dispatch.claims import Scope
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
 from signal_dispatch.intake import RETURN_SECONDS
+from signal_dispatch.jobs import Job
 from signal_dispatch.models import Attempt, Delivery, State
-from signal_dispatch.queueing import Job
 from signal_dispatch.renewing import HINT_SECONDS
 from signal_dispatch.settling import Settlement
 from tests.deliveries import delivery
@@ -38,9 +38,9 @@ class Desk:
 
     def __init__(self, monkeypatch):
         self.now = 1000.0
-        for module in ("bookkeeping", "intake", "sweeping", "renewing", "hand", "queueing"):
+        for module in ("bookkeeping", "intake", "sweeping", "renewing", "hand", "queueing", "jobs"):
             monkeypatch.setattr(f"signal_dispatch.{module}.monotonic", lambda: self.now)
-        self.hand = Hand(10, 10**6)
+        self.hand = Hand(10, 10**6, watching=False)
         self.refusing = False
         self.keeper = Bookkeeper(
             self.hand, lambda: SCOPE, self.submit, batch=4, sweep_seconds=15, using=["default"]

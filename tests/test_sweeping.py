@@ -4,12 +4,14 @@ import pytest
 from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
-from signal_dispatch import claims, sweeping
+from signal_dispatch import claims, outboxes, sweeping
 from signal_dispatch.claims import Scope
 from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.gates import Gatekeeper
 from signal_dispatch.hand import Hand
+from signal_dispatch.jobs import Job
 from signal_dispatch.models import Delivery
-from signal_dispatch.queueing import Job
+from signal_dispatch.outboxes import Outboxes
 from signal_dispatch.sweeping import Sweeper
 from tests.deliveries import delivery
 
@@ -21,16 +23,17 @@ class Sweep:
 
     def __init__(self, monkeypatch, **values):
         self.now = 1000.0
-        monkeypatch.setattr(sweeping, "monotonic", lambda: self.now)
+        for module in (sweeping, outboxes):
+            monkeypatch.setattr(module, "monotonic", lambda: self.now)
         monkeypatch.setattr(sweeping, "_share", lambda: 0.5)
         self.hand = Hand(values.pop("queue_size", 10), 10**6)
         self.taken = []
         defaults = {"batch": 4, "sweep_seconds": 15.0, "using": ["default"]}
-        self.sweeper = Sweeper(self.hand, lambda: SCOPE, **defaults | values)
+        self.sweeper = Sweeper(self.hand, lambda: SCOPE, Gatekeeper(self.hand), **defaults | values)
 
-    def take(self, made, using, since):
+    def take(self, made, using, since, *, probe=False):
         self.taken.append(made)
-        self.hand.queue.put(Job(made, using, since))
+        self.hand.queue.put(Job(made, using, since, probe))
 
     def __call__(self):
         self.sweeper.sweep(self.take)
@@ -209,7 +212,7 @@ def test_a_database_that_is_unwell_does_not_hide_the_others(monkeypatch, caplog)
         return look(using, scope, **options)
 
     monkeypatch.setattr(claims, "seconds_until_due", refuse)
-    monkeypatch.setattr(Sweeper, "_lacks_tables", lambda self, using: False)
+    monkeypatch.setattr(Outboxes, "_lacks_tables", lambda self, using: False)
     with sweep.hand.lock:
         sweep.sweeper.ask()
     assert sweep() == [made]
@@ -235,7 +238,7 @@ def test_a_database_that_takes_long_to_refuse_is_asked_seldom(monkeypatch, caplo
         return look(using, scope, **options)
 
     monkeypatch.setattr(claims, "seconds_until_due", refuse)
-    monkeypatch.setattr(Sweeper, "_lacks_tables", lambda self, using: False)
+    monkeypatch.setattr(Outboxes, "_lacks_tables", lambda self, using: False)
     sweep()
     sweep.now += 100
     sweep()
@@ -251,7 +254,7 @@ def test_where_no_database_can_be_reached_the_sweep_says_so(sweep, monkeypatch):
         raise OperationalError("gone away")
 
     monkeypatch.setattr(claims, "seconds_until_due", refuse)
-    monkeypatch.setattr(Sweeper, "_lacks_tables", lambda self, using: False)
+    monkeypatch.setattr(Outboxes, "_lacks_tables", lambda self, using: False)
     with pytest.raises(OperationalError):
         sweep()
 
@@ -260,7 +263,7 @@ def test_where_no_database_can_be_reached_the_sweep_says_so(sweep, monkeypatch):
 
 @pytest.mark.parametrize(("failures", "pause"), [(1, 0.5), (3, 2.0), (7, 10.0), (10**6, 10.0)])
 def test_pauses_grow_to_a_bound_and_never_fail_themselves(failures, pause):
-    assert sweeping.pause_after(failures, 10.0) == pause
+    assert outboxes.pause_after(failures, 10.0) == pause
 
 
 @pytest.mark.django_db(databases=["default", "other"])
@@ -295,7 +298,7 @@ def test_an_endpoint_with_enough_in_hand_leaves_the_table_to_others(sweep):
     delivery()
     other, retry = delivery(endpoint="hubspot"), delivery(retried=True)
 
-    assert sweep() == [other, retry], "of the CRM there are enough first attempts"
+    assert set(sweep()) == {other, retry}, "of the CRM there are enough first attempts"
 
 
 @pytest.mark.django_db

@@ -22,9 +22,10 @@ from signal_dispatch import (
 )
 from signal_dispatch.claims import Scope
 from signal_dispatch.exceptions import EndpointNotMocked, LeaseLost
+from signal_dispatch.jobs import Job, Place
 from signal_dispatch.models import Attempt, Delivery, State
 from signal_dispatch.outbox import Lease, record
-from signal_dispatch.queueing import Job, Recorded
+from signal_dispatch.queueing import Recorded
 from signal_dispatch.sender_threads import SenderThreads
 from signal_dispatch.worker import Worker
 from tests import savepoints
@@ -37,6 +38,7 @@ pytestmark = [
     pytest.mark.usefixtures("as_in_production"),
 ]
 
+CRM = Place("default", "crm")
 SCOPE = Scope("", frozenset({"crm"}), frozenset({("shop.Told", "shop.order")}))
 
 
@@ -128,7 +130,7 @@ def test_nothing_runs_before_the_first_delivery(make):
     mine.stop(1)
     assert threads_of_ours() == []
     other = make()
-    assert other.has_room
+    assert other.has_room_for(CRM)
     assert threads_of_ours() == ["signal_dispatch-bookkeeper"]
 
 
@@ -368,7 +370,7 @@ def test_more_than_fits_is_left_in_the_table_and_sent_later(make, receiver):
     items = [save(mine) for _ in range(2)]
     commit(mine, *items)
     receiver.wait_for(1)
-    while mine.has_room:
+    while mine.has_room_for(CRM):
         commit(mine, save(mine))
     commit(mine, save(mine, lease=False))
     go.set()
@@ -579,7 +581,7 @@ def test_without_threads_there_is_no_room(make, monkeypatch):
     mine = make()
     monkeypatch.setattr(threading.Thread, "start", refuse)
 
-    assert not mine.has_room
+    assert not mine.has_room_for(CRM)
     assert not mine.start()
 
 

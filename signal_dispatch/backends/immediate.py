@@ -1,6 +1,6 @@
 """Send in the thread that commits: for scripts, where nobody waits for a page."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from threading import get_ident
 from typing import ClassVar
 
@@ -10,9 +10,10 @@ from django.core.checks import CheckMessage
 
 from signal_dispatch import claims, lanes
 from signal_dispatch.backends.base import BaseBackend
+from signal_dispatch.bounds import Bounds
 from signal_dispatch.conf import settings
 from signal_dispatch.inline import send_inline
-from signal_dispatch.models import State
+from signal_dispatch.models import Delivery, State
 from signal_dispatch.outbox import Lease
 from signal_dispatch.queueing import Recorded
 
@@ -26,7 +27,7 @@ class ImmediateBackend(BaseBackend):
     #: How many deliveries that an earlier commit left due are sent along with a commit.
     due_limit: ClassVar[int] = 10
 
-    def lease(self, using: str) -> Lease:
+    def lease(self, using: str, endpoint: str = "") -> Lease:
         """Return a lease: the committing thread sends it itself."""
         # Each thread for itself: two that release lanes at once would both take what one moved.
         return Lease(f"{claims.holder()}:{get_ident()}", settings.lease_seconds)
@@ -40,12 +41,17 @@ class ImmediateBackend(BaseBackend):
         pending = (r for r in recorded if r.delivery.state == State.PENDING)
         due = [r.delivery.pk for r in pending if not r.leased]
         waiting = {r.delivery.lane for r in recorded if r.delivery.state == State.WAITING}
-        send_inline(leased, using, lease)
+        bounds = Bounds(using)
+
+        def send(deliveries: Iterable[Delivery]) -> None:
+            send_inline(deliveries, using, lease, bounds=bounds)
+
+        send(leased)
         if due:
-            send_inline(claims.claim_ids(using, lease, due, only_due=True), using, lease)
+            send(claims.claim_ids(using, lease, due, only_due=True))
         if waiting:
-            send_inline(lanes.release(using, waiting, lease).taken, using, lease)
-        send_inline(claims.claim(using, lease, self.scope(), self.due_limit), using, lease)
+            send(lanes.release(using, waiting, lease).taken)
+        send(bounds.claim(lease, self.scope(), self.due_limit))
 
     def check(self) -> list[CheckMessage]:
         """Warn outside of DEBUG: a request would wait for the endpoint."""
