@@ -37,8 +37,13 @@ class Accountant:
         with hand.lock:
             recovered = hand.health.take_recovered(monotonic())
         for place in recovered:
-            if bring_forward(*place):
-                self._sweeper.expect(0.0)
+            try:
+                if bring_forward(*place):
+                    self._sweeper.expect(0.0)
+            except Exception:
+                with hand.lock:
+                    hand.health.recover(place)
+                raise
 
     def _tell(self, place: Place, news: News) -> None:
         """Count, and judge after that commit: of processes that fail at once the last sees all."""

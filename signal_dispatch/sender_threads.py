@@ -24,6 +24,8 @@ logger = logging.getLogger("signal_dispatch")
 
 #: Seconds that a lease must outlast the longest attempt by.
 MARGIN_SECONDS = 2.0
+#: Seconds that an endpoint gets no call after its rate could not be told.
+RATE_FAULT_SECONDS = 1.0
 #: Seconds before a delivery is tried again that the database kept from being tried.
 INTERNAL_DELAY_SECONDS = 5.0
 
@@ -140,7 +142,11 @@ class SenderThreads:
         endpoint = endpoints.find(job.delivery.endpoint)
         if endpoint is None or not self._hand.health.watching:
             return True
-        seconds = rates.seconds_to_wait(endpoint)
+        try:
+            seconds = rates.seconds_to_wait(endpoint)
+        except Exception:  # the job would be lost with this thread
+            logger.exception("The rate of the endpoint %r can't be told.", endpoint.alias)
+            seconds = RATE_FAULT_SECONDS
         if not seconds:
             return True
         with self._hand.lock:

@@ -598,8 +598,6 @@ CONFIGURED = [
             f'SIGNAL_DISPATCH_ENDPOINTS["crm"]["{key}"] asks for something that is not yet built',
         )
         for key, value in {
-            "RATE": "10/s",
-            "BREAKER": {"failures": 5},
             "SECRETS": ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
             "RESOLVER": "shop.tenants.resolve",
             "ALLOW_PRIVATE_ADDRESSES": False,
@@ -644,6 +642,16 @@ CONFIGURED = [
             }
         },
         '["default"]["OPTION"] is no key of a backend',
+    ),
+    (
+        Problem.ENDPOINT_INVALID,
+        {ENDPOINTS: {"crm": {"URL": URL, "BREAKER": {"share": 70}}}},
+        '["crm"]["BREAKER"] holds \'share\', which must be a number above 0',
+    ),
+    (
+        Problem.RATE_STORAGE_UNUSABLE,
+        {"SIGNAL_DISPATCH_RATE_STORAGE": "carrier-pigeon://roof"},
+        "names no storage of the library limits",
     ),
     (Problem.LEASE_TOO_SHORT, {"SIGNAL_DISPATCH_LEASE_SECONDS": 16}, "to 19 or more"),
     (
@@ -702,8 +710,20 @@ def test_nameless_installation_is_no_fault_and_no_message_says_so(declare, setti
     assert "ENVIRONMENT must be a string." in text
 
 
+def test_a_storage_of_rates_needs_its_library(settings, declare, monkeypatch):
+    declare()
+    settings.SIGNAL_DISPATCH_RATE_STORAGE = "redis://127.0.0.1/0"
+    assert told(Problem.RATE_LIBRARY_MISSING) == []
+    monkeypatch.setitem(sys.modules, "limits", None)
+    monkeypatch.delitem(sys.modules, "signal_dispatch.shared_rates", raising=False)
+    monkeypatch.delattr("signal_dispatch.shared_rates", raising=False)
+
+    (text,) = told(Problem.RATE_LIBRARY_MISSING)
+    assert "Install django-signal-dispatch[rate]" in text
+
+
 def test_each_faulty_setting_is_told_although_others_are_faulty(declare, settings):
-    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": "x"}, "erp": {"RATE": "1/s"}}
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": "x"}, "erp": {"SECRETS": ["whsec_eHg="]}}
     settings.SIGNAL_DISPATCH_LEASE_SECONDS = 0
     declare(endpoint="erp")
 
@@ -821,6 +841,7 @@ def test_every_id_is_exercised_here():
         Problem.UWSGI_WITHOUT_THREADS,
         Problem.THROUGH_UNSEEN,
         Problem.RELATION_ONE_SIDED,
+        Problem.RATE_LIBRARY_MISSING,
     }
     in_tables = {problem for problem, *_ in [*DECLARED, *CONFIGURED]}
 
