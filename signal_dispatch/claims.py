@@ -1,15 +1,16 @@
 """Take deliveries that are due, keep them, give them back."""
 
 import os
+import random
 import secrets
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connections
-from django.db.models import F, Q
+from django.db.models import F, Q, Value
 from django.db.models.expressions import RawSQL
 
 from signal_dispatch import crashpoints, families
@@ -20,8 +21,18 @@ from signal_dispatch.models import Delivery, DeliveryQuerySet, State
 from signal_dispatch.outbox import FIRST_EPOCH, Lease
 from signal_dispatch.registry import registry
 
-#: How many endpoints are looked at in one statement; SQLite takes 500 parts of a union.
-_LOOKS = 100
+#: How many places in the index are looked at in one statement; SQLite takes 500 parts of a union.
+_LOOKS = 200
+
+
+class Kind(NamedTuple):
+    """The first attempts of an endpoint, or its retries: each has a place of its own in the index.
+
+    So a first attempt never waits behind a pile of retries.
+    """
+
+    endpoint: str
+    retried: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +59,19 @@ class Scope:
         named = Q(endpoint__in=self.endpoints)
         return self._known(using).filter(named | families.members(self.families))
 
-    def scheduled(self, using: str, endpoint: str | RawSQL) -> DeliveryQuerySet:
-        """Return those of one endpoint that have a time, by it: just as the claim's index goes."""
-        rows = self._known(using).filter(endpoint=endpoint, available_at__isnull=False)
+    def kinds(self) -> list[Kind]:
+        """Return what is looked for, apart from the families."""
+        known = sorted(self.endpoints) if self.dispatches else []
+        return [Kind(endpoint, retried) for endpoint in known for retried in (False, True)]
+
+    def scheduled(self, using: str, endpoint: str | RawSQL, *, retried: bool) -> DeliveryQuerySet:
+        """Return those of one kind that have a time, by it: just as the claim's index goes."""
+        rows = self._known(using).filter(
+            endpoint=endpoint,
+            # A plain False would be written as NOT, which is no place in an index.
+            retried=Value(retried),
+            available_at__isnull=False,
+        )
         return rows.order_by("available_at", "id")
 
     def _known(self, using: str) -> DeliveryQuerySet:
@@ -74,23 +95,45 @@ def own_scope(aliases: Iterable[str]) -> Scope:
 
 
 def claim(
-    using: str, lease: Lease, scope: Scope, limit: int, *, due: Sequence[str] | None = None
+    using: str, lease: Lease, scope: Scope, limit: int, *, due: Sequence[Kind] | None = None
 ) -> list[Delivery]:
     """Take up to ``limit`` due deliveries, each for nobody else.
 
-    ``due`` names the endpoints that have some, as ``due_endpoints()`` does; it is asked where
-    nothing is given. Their shares are alike, so that one with a pile keeps no other out; within
-    one the longest due goes first.
+    ``due`` tells of what there is some, as ``due_kinds()`` does; it is asked where nothing is
+    given. The endpoints' shares are alike, so that one with a pile keeps no other out; within one
+    first attempts and retries share alike, and of each the longest due goes first.
     """
     if due is None:
-        due = due_endpoints(seconds_until_due(using, scope))
+        due = due_kinds(seconds_until_due(using, scope))
+    kinds: dict[str, list[Kind]] = {}
+    for kind in due:
+        kinds.setdefault(kind.endpoint, []).append(kind)
     taken: list[Delivery] = []
-    for position, endpoint in enumerate(due):
-        share = ceil((limit - len(taken)) / (len(due) - position))
-        if share:
-            rows = scope.scheduled(using, endpoint).filter(available_at__lte=DatabaseNow())
-            taken += _take(rows, using, lease, share)
+    for position, of_one in enumerate(kinds.values()):
+        share = ceil((limit - len(taken)) / (len(kinds) - position))
+        taken += _claim_share(using, lease, scope, of_one, share)
     return taken
+
+
+def _claim_share(
+    using: str, lease: Lease, scope: Scope, kinds: Sequence[Kind], share: int
+) -> list[Delivery]:
+    """Halve the share of an endpoint between its kinds; what one leaves the other may use."""
+    if share == 1:  # else one kind would go before the other for ever
+        kinds = random.sample(kinds, len(kinds))
+
+    def take(kind: Kind, count: int) -> list[Delivery]:
+        rows = scope.scheduled(using, kind.endpoint, retried=kind.retried).filter(
+            available_at__lte=DatabaseNow()
+        )
+        return _take(rows, using, lease, count) if count else []
+
+    part = ceil(share / len(kinds))
+    taken = take(kinds[0], part)
+    more = len(taken) == part
+    for other in kinds[1:]:
+        taken += take(other, share - len(taken))
+    return taken + take(kinds[0], share - len(taken)) if more else taken
 
 
 def claim_ids(
@@ -122,45 +165,62 @@ def _take(rows: DeliveryQuerySet, using: str, lease: Lease, limit: int | None) -
     return taken
 
 
-def seconds_until_due(using: str, scope: Scope) -> dict[str, float]:
-    """Return the seconds until an endpoint's next delivery is due, negative if it is.
+def seconds_until_due(
+    using: str, scope: Scope, *, without: Collection[Kind] = ()
+) -> dict[Kind, float]:
+    """Return the seconds until the next delivery of each kind is due, negative if it is.
 
-    By endpoint, without those that have none scheduled. One query that looks at one row of the
-    claim's index for each endpoint, and one more for the families: all that a process asks while
-    nothing happens.
+    Without those that have none scheduled. One query that looks at one row of the claim's index
+    for each kind, and one more for the families: all that a process asks while nothing happens.
     """
-    found: dict[str, float] = {}
-    for some in _chunks(sorted(scope.endpoints) if scope.dispatches else [], _LOOKS):
-        firsts = [_first(using, scope, endpoint, "endpoint", "seconds") for endpoint in some]
+    found: dict[Kind, float] = {}
+    kinds = [kind for kind in scope.kinds() if kind not in without]
+    for some in _chunks(kinds, _LOOKS):
+        firsts = [_first(using, scope, *kind, "endpoint", "retried", "seconds") for kind in some]
         # Each in a derived table: SQLite takes an ORDER BY in no other part of a union.
         looks = (f"SELECT * FROM ({sql}) AS first_{n}" for n, (sql, _values) in enumerate(firsts))
         with connections[using].cursor() as cursor:
             values = [value for _sql, values in firsts for value in values]
             cursor.execute(" UNION ALL ".join(looks), values)
-            found |= {endpoint: float(seconds) for endpoint, seconds in cursor.fetchall()}
+            for endpoint, retried, seconds in cursor.fetchall():
+                found[Kind(endpoint, bool(retried))] = float(seconds)
     if scope.families and scope.dispatches:
-        first = _first(using, scope, families.EACH, "seconds")
-        each = families.ask_of_each(using, scope.environment, scope.families, first)
-        found |= {e: float(seconds) for e, (seconds,) in each.items() if seconds is not None}
+        found |= _of_families(using, scope, without)
     return found
 
 
-def due_endpoints(seconds: Mapping[str, float]) -> list[str]:
-    """Return the endpoints that have something due now, the longest due first."""
-    return sorted((e for e, left in seconds.items() if left <= 0), key=seconds.__getitem__)
+def due_kinds(seconds: Mapping[Kind, float]) -> list[Kind]:
+    """Return the kinds of which something is due now, the longest due first."""
+    return sorted((kind for kind, left in seconds.items() if left <= 0), key=seconds.__getitem__)
+
+
+def _of_families(using: str, scope: Scope, without: Collection[Kind]) -> dict[Kind, float]:
+    firsts = [_first(using, scope, families.EACH, retried, "seconds") for retried in (False, True)]
+    each = families.ask_of_each(using, scope.environment, scope.families, *firsts)
+    found = {
+        Kind(endpoint, retried): float(seconds)
+        for endpoint, answers in each.items()
+        for retried, seconds in zip((False, True), answers, strict=True)
+        if seconds is not None
+    }
+    return {kind: seconds for kind, seconds in found.items() if kind not in without}
 
 
 def _first(
-    using: str, scope: Scope, endpoint: str | RawSQL, *shown: str
+    using: str,
+    scope: Scope,
+    endpoint: str | RawSQL,
+    retried: bool,  # noqa: FBT001 - as in Kind
+    *shown: str,
 ) -> tuple[str, Sequence[Any]]:
-    rows = scope.scheduled(using, endpoint).annotate(seconds=SecondsFromNow("available_at"))
-    first: Any = rows.values_list(*shown)[:1]
+    rows = scope.scheduled(using, endpoint, retried=retried)
+    first: Any = rows.annotate(seconds=SecondsFromNow("available_at")).values_list(*shown)[:1]
     sql, values = first.query.get_compiler(using=using).as_sql()
     return sql, values
 
 
-def _chunks(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    return (names[i : i + size] for i in range(0, len(names), size))
+def _chunks(kinds: Sequence[Kind], size: int) -> Iterator[Sequence[Kind]]:
+    return (kinds[i : i + size] for i in range(0, len(kinds), size))
 
 
 def renew(using: str, lease: Lease, deliveries: Iterable[Delivery]) -> set[int]:

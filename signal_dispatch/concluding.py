@@ -69,7 +69,8 @@ def concluded(case: Case, outcome: Outcome, attempt: Attempt | None) -> Settleme
     delay = case.wait_before(settlement.attempts + 1)
     if outcome.kind == OutcomeKind.REJECTED or delay is None:
         return failed(case, settlement)
-    settlement.state, settlement.delay = State.PENDING, max(delay, outcome.after or 0.0)
+    settlement.after = outcome.after or 0.0
+    settlement.state, settlement.delay = State.PENDING, max(delay, settlement.after)
     return settlement
 
 

@@ -64,6 +64,12 @@ class Settings:
         value = _get("ENVIRONMENT", "")
         return "" if value == "" else _read("ENVIRONMENT", readers.text)
 
+    @cached_property
+    def rate_storage(self) -> str:
+        """Return where rates are shared, as the library limits takes it; "" for each process."""
+        value = _get("RATE_STORAGE", "")
+        return "" if value == "" else _read("RATE_STORAGE", readers.text)
+
     def forget(self, *, setting: str = PREFIX, **kwargs: Any) -> None:
         """Read everything anew from now on, if it is one of ours that changed."""
         if setting.startswith(PREFIX):

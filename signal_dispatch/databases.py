@@ -44,6 +44,53 @@ class DatabaseNow(Expression):
         return now_sql(connection, self.seconds), ()
 
 
+class DatabaseMinute(Expression):
+    """The minute that is running, by the database's clock."""
+
+    output_field = DateTimeField()
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        """Return the SQL and its (no) parameters."""
+        match connection.vendor:
+            case "postgresql":
+                return "date_trunc('minute', statement_timestamp())", ()
+            case "mysql":
+                return (
+                    "CAST(DATE_FORMAT(UTC_TIMESTAMP(), '%%Y-%%m-%%d %%H:%%i:00') AS DATETIME)",
+                    (),
+                )
+        # As Django writes a time without a fraction.
+        return "strftime('%%Y-%%m-%%d %%H:%%M:00', 'now')", ()
+
+
+class SpreadFromNow(Func):
+    """A moment within so many seconds from now, by the last digits of a number in a column."""
+
+    output_field = DateTimeField()
+    arity = 1
+
+    def __init__(self, *expressions: Any, seconds: float) -> None:
+        super().__init__(*expressions, step=f"{seconds / 1000:.6f}")
+
+    def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        """Return the SQL of PostgreSQL."""
+        template = "(statement_timestamp() + MOD(%(expressions)s, 1000) * %(step)s * INTERVAL '1s')"
+        return self.as_sql(compiler, connection, template=template)
+
+    def as_mysql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        """Return the SQL of MariaDB and MySQL."""
+        micro = "MOD(%(expressions)s, 1000) * %(step)s * 1000000"
+        template = f"(UTC_TIMESTAMP(6) + INTERVAL CAST({micro} AS UNSIGNED) MICROSECOND)"
+        return self.as_sql(compiler, connection, template=template)
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        """Return the SQL of SQLite."""
+        # Doubled twice: for the template, and for the statement, which has parameters.
+        modifier = "((%(expressions)s %%%% 1000) * %(step)s) || ' seconds'"
+        template = f"strftime('%%%%Y-%%%%m-%%%%d %%%%H:%%%%M:%%%%f', 'now', {modifier})"
+        return self.as_sql(compiler, connection, template=template)
+
+
 class SecondsFromNow(Func):
     """The seconds from this moment until the time in a column, negative when it is past."""
 

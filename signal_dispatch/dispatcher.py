@@ -10,8 +10,9 @@ from signal_dispatch import crashpoints, outbox, recording, replacing, suppressi
 from signal_dispatch.backends import backends
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.events import Change, Event
+from signal_dispatch.keys import key_as_text, plain_key
 from signal_dispatch.merging import Entry, Key, Memory, memory_of
-from signal_dispatch.models import UNFINISHED, Delivery, key_as_text, plain_key
+from signal_dispatch.models import UNFINISHED, Delivery
 from signal_dispatch.plans import Plan, is_ignored, plan_of
 from signal_dispatch.queueing import Recorded
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.signals import setting_changed
 
+from signal_dispatch.breakers import Breaker
 from signal_dispatch.conf import settings
 from signal_dispatch.entries import SETTING, Endpoint, EndpointProblem, parse
 from signal_dispatch.exceptions import InvalidEndpoint, InvalidEndpointKey, UnknownEndpoint
@@ -118,6 +119,12 @@ class Endpoints:
                 raise problems[0]
             parsed[name] = endpoint
         return parsed[name]
+
+
+def breaker_of(alias: str) -> Breaker | None:
+    """Return the breaker of an endpoint; None where it has none, or is not known."""
+    endpoint = endpoints.find(alias)
+    return endpoint.breaker if endpoint else None
 
 
 endpoints = Endpoints()

@@ -10,17 +10,12 @@ from urllib.parse import urlsplit
 from django.utils.module_loading import import_string
 
 from signal_dispatch import readers
+from signal_dispatch.breakers import Breaker
 from signal_dispatch.credentials import KEYS, Asked, Auth, Credentials, gather, reader_of
 from signal_dispatch.exceptions import InvalidEndpoint
 from signal_dispatch.retries import RetryPolicy
 
 SETTING = "SIGNAL_DISPATCH_ENDPOINTS"
-
-#: Keys that are understood but do nothing yet, each with the value that asks for nothing.
-NOT_YET: Final[Mapping[str, Any]] = {
-    "RATE": None,
-    "BREAKER": None,
-}
 
 #: Keys that no answer of a RESOLVER may have. The first three are needed before it is asked; the
 #: others decide where this process may connect to, which a tenant's own data must not.
@@ -64,7 +59,7 @@ class Endpoint:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     max_concurrency: int = 8
     rate: tuple[int, float] | None = None
-    breaker: Mapping[str, Any] | None = None
+    breaker: Breaker | None = field(default_factory=Breaker)
     verify: bool | str = True
     cert: str | tuple[str, str] | None = None
     proxies: Mapping[str, str] = field(default_factory=dict)
@@ -85,11 +80,6 @@ class Endpoint:
     def host(self) -> str:
         """Return host and port: the one part of the URL that may be shown."""
         return urlsplit(self.url).netloc.rpartition("@")[2]
-
-    @property
-    def not_yet(self) -> tuple[str, ...]:
-        """Return the keys that ask for something which is not built yet."""
-        return tuple(k for k, idle in NOT_YET.items() if getattr(self, k.lower()) != idle)
 
     def setting(self, key: str) -> str:
         """Return where a key of it stands in settings, for a sentence."""
@@ -163,7 +153,6 @@ def parse_answer(
     known, _none = parse(alias.partition(":")[0], entry)
     endpoint = replace(known, **{**told, "alias": alias, "resolver": ""})
     faults = {key: "must stand in the settings' entry." for key in NEVER_ANSWERED if key in answer}
-    faults |= {key: "is not yet built." for key in endpoint.not_yet if key in answer}
     faults |= {key: _NEVER_IMPORTED for key in KEYS if _is_imported(told.get(key.lower()))}
     problems += [EndpointProblem(f'{place}["{key}"]', fault) for key, fault in faults.items()]
     if not (endpoint.url or "URL" in answer):
@@ -202,7 +191,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "RETRY": RetryPolicy.from_setting,
     "MAX_CONCURRENCY": readers.count,
     "RATE": readers.rate,
-    "BREAKER": readers.arguments,
+    "BREAKER": Breaker.from_setting,
     "VERIFY": readers.flag_or_text,
     "CERT": readers.text_or_pair,
     "PROXIES": readers.proxies,

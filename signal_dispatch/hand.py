@@ -5,8 +5,10 @@ from math import inf
 from threading import Condition, Lock
 from time import monotonic
 
-from signal_dispatch.endpoints import endpoints
-from signal_dispatch.queueing import Job, Queue
+from signal_dispatch.endpoints import breaker_of, endpoints
+from signal_dispatch.health import Health
+from signal_dispatch.jobs import Job, Place
+from signal_dispatch.queueing import Queue
 from signal_dispatch.settling import Settlement
 
 #: Answers that may be unrecorded at once: after a crash these calls are made again.
@@ -32,16 +34,20 @@ class Hand:
     """The jobs of one process, from the INSERT that leased them to the record of their outcome.
 
     Whoever reads or writes an attribute holds ``lock``. Times are ``monotonic()`` stamps.
+    ``watching``: breakers, pauses and rates are heeded.
     """
 
-    def __init__(self, queue_size: int, queue_bytes: int) -> None:
+    def __init__(self, queue_size: int, queue_bytes: int, *, watching: bool = True) -> None:
         self.lock = Lock()
         #: Senders wait here for a job, the bookkeeper for work, whoever drains for an empty hand.
         self.ready = Condition(self.lock)
         self.work = Condition(self.lock)
         self.calm = Condition(self.lock)
 
-        self.queue = Queue(queue_size, queue_bytes, _concurrency_of, endpoints.is_open)
+        self.health = Health(breaker_of, watching=watching)
+        self.queue = Queue(
+            queue_size, queue_bytes, _concurrency_of, self.health.may_begin, endpoints.is_open
+        )
         #: Leased at the INSERT, not heard of since: alias and id, and when the lease began.
         self.watched: dict[tuple[str, int], float] = {}
         #: Committed, but perhaps not as they were written.
@@ -88,6 +94,15 @@ class Hand:
             or self.looking
             or self.stale
         )
+
+    def has_room_for(self, place: Place) -> bool:
+        """Whether a new delivery for a place may be taken: none of them may fill the hand alone."""
+        return not self.is_full and self.queue.waiting(place) < self.queue.limit * 3 / 4
+
+    @property
+    def seconds_slowed(self) -> float:
+        """Return after how many seconds a rate lets something go that is ready; 0 where none is."""
+        return self.health.seconds_slowed(self.queue.places())
 
     def note_save(self) -> None:
         """Note that a thread saved something just now."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from time import monotonic
 
 from signal_dispatch import claims, lanes, settling
+from signal_dispatch.bounds import Bounds
 from signal_dispatch.calling import send_limit_of
 from signal_dispatch.concluding import tell
 from signal_dispatch.delivering import deliver
@@ -24,21 +25,29 @@ def send_inline(
     *,
     raising: bool = False,
     blocked: set[str] | None = None,
+    bounds: Bounds | None = None,
 ) -> list[Settlement]:
     """Make one attempt of each delivery, and of those that become free behind them.
 
     ``raising``: errors of the site's own hooks reach the caller. Lanes whose first somebody had
-    locked are added to ``blocked``. Returns what was settled.
+    locked are added to ``blocked``. What the ``bounds`` do not let through is due at once for
+    anybody. Returns what was settled.
     """
     queue, settled = deque(deliveries), []
     blocked = set() if blocked is None else blocked
     sessions = SessionCache()
     try:
         while queue:
+            if bounds is not None and not bounds.allow(queue[0]):
+                held = queue.popleft()
+                claims.hand_back(using, lease.holder, [(held.pk, held.epoch)])
+                continue
             settlement = _send_one(queue.popleft(), using, lease, sessions, raising=raising)
             if settlement is None:
                 continue
             settled.append(settlement)
+            if bounds is not None:
+                bounds.count(settlement)
             if settlement.successor is not None:
                 successor = [settlement.successor.pk]
                 queue.extend(claims.claim_ids(using, lease, successor))

@@ -1,48 +1,28 @@
 """The outbox: the calls that must be made, the tries, and the ids the remotes gave out."""
 
-import json
 import uuid
 from collections.abc import Iterable
 from typing import Any, Self
 
-from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from signal_dispatch import payloads
+from signal_dispatch.endpoint_states import EndpointMinute, EndpointState
+from signal_dispatch.keys import ObjectKeyField
 
-
-# Not subscripted: Django's field is generic in the stubs only.
-class ObjectKeyField(models.CharField):  # type: ignore[type-arg]
-    """Any primary key, kept as JSON text and read as the value, composite keys too."""
-
-    def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
-        """Return the key as ``filter(pk=...)`` takes it."""
-        return None if value is None else key_from_text(value)
-
-    def get_prep_value(self, value: Any) -> str | None:
-        """Return the key as JSON text."""
-        return None if value is None else key_as_text(value)
-
-    def value_to_string(self, obj: models.Model) -> str:
-        """Return the text that fixtures hold."""
-        return key_as_text(self.value_from_object(obj))
-
-
-def key_as_text(pk: Any) -> str:
-    """Write a primary key as JSON text: the same key always gives the same text."""
-    return json.dumps(pk, cls=DjangoJSONEncoder, ensure_ascii=False, separators=(",", ":"))
-
-
-def key_from_text(text: str) -> Any:
-    """Read a primary key from JSON text, as ``filter(pk=...)`` takes it."""
-    key = json.loads(text)
-    return tuple(key) if isinstance(key, list) else key
-
-
-def plain_key(pk: Any) -> Any:
-    """Return the key as it comes back from the outbox: a UUID is a string there."""
-    return pk if isinstance(pk, int | str) else key_from_text(key_as_text(pk))
+__all__ = [
+    "UNFINISHED",
+    "Attempt",
+    "Delivery",
+    "DeliveryQuerySet",
+    "EndpointMinute",
+    "EndpointState",
+    "RemoteObject",
+    "State",
+    "WorkerProcess",
+    "storable",
+]
 
 
 def storable(text: str) -> str:
@@ -107,12 +87,16 @@ class Delivery(models.Model):
     )
     # Schedule and lease in one: from this moment any process may take the row.
     available_at = models.DateTimeField(_("available at"), null=True, blank=True)
-    # WAITING rows: not due before this, though the lane may be free earlier.
+    # No sooner, whatever comes: a WAITING row though its lane is free, a retry by ``Retry-After``.
     not_before = models.DateTimeField(_("not before"), null=True, blank=True)
     held_by = models.CharField(_("held by"), max_length=150, blank=True, default="")
     # Fencing token, raised by each claim; every settling write names it.
     epoch = models.PositiveIntegerField(_("epoch"), default=0)
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
+    # Whether an attempt is behind it. Retries and first attempts are claimed apart.
+    retried = models.BooleanField(_("retried"), default=False)
+    # How many attempts it had when it was brought forward, the last time.
+    forwarded_after = models.PositiveIntegerField(_("forwarded after"), null=True, blank=True)
     handler_tries = models.PositiveIntegerField(_("handler tries"), default=0)
     trace = models.CharField(_("trace"), max_length=255, blank=True, default="")
     created_at = models.DateTimeField(_("created at"))
@@ -140,9 +124,10 @@ class Delivery(models.Model):
         verbose_name_plural = _("deliveries")
         indexes = [
             # The claim orders by exactly this index: with any other order MariaDB sorts, and
-            # locks every row it looked at. Endpoints that are not asked for cost nothing.
+            # locks every row it looked at. Endpoints that are not asked for cost nothing, and a
+            # pile of retries lies in nobody's way.
             models.Index(
-                fields=["environment", "endpoint", "available_at", "id"],
+                fields=["environment", "endpoint", "retried", "available_at", "id"],
                 name="signal_dispatch_claim",
             ),
             # Is the lane busy, and who is first in it?

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from signal_dispatch import crashpoints
 from signal_dispatch.databases import DatabaseNow, now_sql, reads_old_snapshots
-from signal_dispatch.models import UNFINISHED, Delivery, State
+from signal_dispatch.models import UNFINISHED, Delivery, EndpointState, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,46 +50,52 @@ def record(
 ) -> None:
     """Write a new delivery with one INSERT, on the transaction that is open.
 
-    The statement decides: WAITING if the lane is busy; else leased, if there is a lease and no
-    ``delay`` (seconds); else PENDING and due after the delay. ``look=False`` spares the look into
-    the lane where nothing can be. ``alone`` says that the transaction is the package's own. A
-    delivery that is finished already is written as it is.
+    The statement decides: WAITING if the lane is busy; else leased, if there is a lease, no
+    ``delay`` (seconds), and nothing keeps the endpoint from being called; else PENDING and due
+    after the delay. ``look=False`` spares the look into the lane where nothing can be. ``alone``
+    says that the transaction is the package's own. A delivery that is finished already is written
+    as it is.
     """
     connection = connections[using]
     look = look and bool(delivery.lane) and delivery.state == State.PENDING
-    if look and reads_old_snapshots(connection):
-        look = False
-        if delivery.lane in _busy_lanes([delivery], using, alone=alone):
-            delivery.state = State.WAITING
+    asks_before = reads_old_snapshots(connection)
+    if look and asks_before and delivery.lane in _busy_lanes([delivery], using, alone=alone):
+        delivery.state = State.WAITING
     leased = lease is not None and delay <= 0 and delivery.state == State.PENDING
+    if leased and asks_before:
+        leased = not _is_barred(delivery, using)
     seconds = lease.seconds if leased and lease else delay
     holder = lease.holder if leased and lease else ""
     state, delayed = State(delivery.state), delay > 0
-    statement = _insert_statement(using, seconds, look=look, delayed=delayed, state=state)
+    look, gated = look and not asks_before, leased and not asks_before
+    statement = _insert_statement(
+        using, seconds, look=look, delayed=delayed, gated=gated, state=state
+    )
     given = [f.get_db_prep_save(getattr(delivery, f.attname), connection) for f in _GIVEN]
     decided: list[Any] = [holder, int(leased), *([delivery.lane] if look else [])]
+    decided += [delivery.environment, delivery.endpoint] if gated else []
     with connection.cursor() as cursor:
         cursor.execute(statement, [*given, delivery.state, *decided])
         if connection.features.can_return_columns_from_insert:
-            delivery.pk, delivery.state = cursor.fetchone()
+            delivery.pk, delivery.state, delivery.epoch = cursor.fetchone()
         else:
             delivery.pk = cursor.lastrowid
-            if look:
+            delivery.epoch = int(leased)
+            if look or gated:
                 cursor.execute(_STATE_OF.format(table=quoted_table(using)), [delivery.pk])
-                (delivery.state,) = cursor.fetchone()
-    if delivery.state == State.PENDING:
-        delivery.held_by, delivery.epoch = holder, int(leased)
+                delivery.state, delivery.epoch = cursor.fetchone()
+    delivery.held_by = holder if delivery.epoch else ""
     delivery.created_at = timezone.now()  # near enough, for hooks that are called with it
     delivery._state.db, delivery._state.adding = using, False
     crashpoints.reached("before_commit")
 
 
-_STATE_OF = "SELECT state FROM {table} WHERE id = %s"
+_STATE_OF = "SELECT state, epoch FROM {table} WHERE id = %s"
 
 
 @lru_cache(maxsize=256)
 def _insert_statement(
-    using: str, seconds: float, *, look: bool, delayed: bool, state: State
+    using: str, seconds: float, *, look: bool, delayed: bool, gated: bool, state: State
 ) -> str:
     connection = connections[using]
     quote = connection.ops.quote_name
@@ -98,28 +104,43 @@ def _insert_statement(
     columns += ["not_before", "created_at", "finished_at"]
     now, due = now_sql(connection), now_sql(connection, seconds)
     values = ["%s"] * len(_GIVEN)
-    if look:
-        # The derived table is read once, and MySQL takes the outbox itself in no other place.
-        values += [
-            "CASE WHEN busy THEN 'waiting' ELSE %s END",
-            f"CASE WHEN busy THEN NULL ELSE {due} END",
-            "CASE WHEN busy THEN '' ELSE %s END",
-            "CASE WHEN busy THEN 0 ELSE %s END",
-        ]
-        source = (
-            f" FROM (SELECT EXISTS (SELECT 1 FROM {quoted_table(using)}"
-            f" WHERE state IN ('pending', 'waiting') AND lane = %s) AS busy) AS looked"
-        )
+    looks = _looks(using, look=look, gated=gated)
+    # MySQL takes the outbox itself in no other place than a derived table. Without its limit
+    # PostgreSQL copies each look to wherever it is named: that doubles the time of planning.
+    source = f" FROM (SELECT {', '.join(looks.values())} LIMIT 1) AS looked" if looks else ""
+    available = due if state == State.PENDING else "NULL"
+    values.append("CASE WHEN busy THEN 'waiting' ELSE %s END" if look else "%s")
+    if looks:
+        held = f"CASE WHEN {' OR '.join(looks)} THEN {{}} ELSE {{}} END"
+        free = f"CASE WHEN barred THEN {now} ELSE {due} END" if gated else available
+        values.append(f"CASE WHEN busy THEN NULL ELSE {free} END" if look else free)
+        values += [held.format("''", "%s"), held.format("0", "%s")]
     else:
-        values += ["%s", due if state == State.PENDING else "NULL", "%s", "%s"]
-        source = ""
+        values += [available, "%s", "%s"]
     finished = "NULL" if state in UNFINISHED else now
     values += [due if delayed else "NULL", now, finished]
     names = ", ".join(quote(column) for column in columns if column)
     statement = f"INSERT INTO {quoted_table(using)} ({names}) SELECT {', '.join(values)}{source}"
     if connection.features.can_return_columns_from_insert:
-        statement += " RETURNING id, state"
+        statement += " RETURNING id, state, epoch"
     return statement
+
+
+def _looks(using: str, *, look: bool, gated: bool) -> dict[str, str]:
+    """Return by its name what the INSERT looks at before it decides."""
+    looks = {}
+    if look:
+        looks["busy"] = (
+            f"EXISTS (SELECT 1 FROM {quoted_table(using)}"
+            f" WHERE state IN ('pending', 'waiting') AND lane = %s) AS busy"
+        )
+    if gated:  # whoever pauses an endpoint is heard by every save that begins after that commit
+        states = connections[using].ops.quote_name(EndpointState._meta.db_table)
+        looks["barred"] = (
+            f"EXISTS (SELECT 1 FROM {states} WHERE environment = %s AND endpoint = %s"
+            f" AND (open_until IS NOT NULL OR paused_at IS NOT NULL)) AS barred"
+        )
+    return looks
 
 
 def record_many(
@@ -158,6 +179,15 @@ def _busy_lanes(deliveries: Iterable[Delivery], using: str, *, alone: bool) -> s
         return lanes
     unfinished = Delivery.objects.using(using).unfinished().filter(lane__in=lanes)
     return set(unfinished.values_list("lane", flat=True))
+
+
+def _is_barred(delivery: Delivery, using: str) -> bool:
+    """Say whether the endpoint must not be called, where the INSERT can't look by itself.
+
+    MariaDB and MySQL under REPEATABLE READ would lock what it looks at for the whole transaction.
+    """
+    states = EndpointState.objects.using(using).barred()
+    return states.filter(environment=delivery.environment, endpoint=delivery.endpoint).exists()
 
 
 def _insert_many(deliveries: Sequence[Delivery], using: str) -> None:

@@ -222,12 +222,17 @@ def outcome_of(response: Response, now: datetime) -> Outcome:
     if 200 <= status < 300:
         return Outcome.delivered()
     reason = f"It answered {f'{status} {_phrase(status)}'.strip()}."
-    if status in _TRY_AGAIN or 500 <= status < 600:
+    if is_try_again(status):
         after = parse_retry_after(response.headers.get("Retry-After"), now)
         return Outcome(OutcomeKind.RETRY, after, reason, "status")
     if 300 <= status < 400:
         reason += " Redirects are not followed."
     return Outcome(OutcomeKind.REJECTED, None, reason, "status")
+
+
+def is_try_again(status: int) -> bool:
+    """Say whether a status means "not now", rather than never."""
+    return status in _TRY_AGAIN or 500 <= status < 600
 
 
 def outcome_of_error(error: SendError) -> Outcome:

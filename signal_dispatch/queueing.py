@@ -1,16 +1,14 @@
 """What a process has in hand: bounded, fair between endpoints, known to be leased."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from math import inf
 from time import monotonic
 
+from signal_dispatch.claims import Kind
+from signal_dispatch.jobs import Job, Line, Place
 from signal_dispatch.models import Delivery
 from signal_dispatch.replacing import Legacy
-
-# What a job costs beside its body, roughly; so that a million empty ones are bounded too.
-_OVERHEAD_BYTES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,43 +28,13 @@ class Recorded:
     legacy: Legacy = field(default_factory=Legacy)
 
 
-@dataclass(slots=True, eq=False)
-class Job:
-    """A leased delivery that this process is to send. ``since``: when the lease began at latest."""
-
-    delivery: Delivery
-    using: str
-    since: float
-    #: When the queue got it, and when a sender took it.
-    ready_at: float = 0.0
-    begun_at: float = 0.0
-    #: Until when its lease is renewed: foreign code has no deadline.
-    renewed_until: float = inf
-    #: Whether whoever took it has to ask a RESOLVER first, and has no answer yet.
-    asks: bool = False
-
-    @property
-    def claim(self) -> tuple[int, int]:
-        """The delivery's id, and the epoch at which this process got it."""
-        return self.delivery.pk, self.delivery.epoch
-
-    @property
-    def size(self) -> int:
-        """Bytes that the job is counted with."""
-        return len(self.delivery.body) + len(self.delivery.path) + _OVERHEAD_BYTES
-
-    @property
-    def age(self) -> float:
-        """Seconds since the lease may have begun."""
-        return monotonic() - self.since
-
-
 class Queue:
-    """Jobs that are ready, by endpoint, in turn. Not safe by itself: its owner holds a lock.
+    """Jobs that are ready, by place, in turn. Not safe by itself: its owner holds a lock.
 
     An endpoint never has more than its ``MAX_CONCURRENCY`` in flight, so one that hangs leaves
-    the other senders alone. Of an endpoint that is ``unresolved``, one job asks the RESOLVER for
-    all; its family never asks more at once than one of its endpoints may have in flight.
+    the other senders alone. ``may_begin`` is asked whether a call to a place may, as in ``Health``.
+    Of an endpoint that is ``unresolved``, one job asks the RESOLVER for all; its family never asks
+    more at once than one of its endpoints may have in flight.
     """
 
     def __init__(
@@ -74,14 +42,16 @@ class Queue:
         limit: int,
         limit_bytes: int,
         concurrency_of: Callable[[str], int],
+        may_begin: Callable[..., bool],
         unresolved: Callable[[str], bool] = lambda endpoint: False,
     ) -> None:
         self.limit = limit
         self.limit_bytes = limit_bytes
         self.bytes = 0
         self._concurrency_of = concurrency_of
+        self._may_begin = may_begin
         self._unresolved = unresolved
-        self._ready: dict[str, deque[Job]] = {}
+        self._ready: dict[Place, Line] = {}
         self._in_flight: dict[str, dict[Job, None]] = {}
         self._count = 0
 
@@ -101,7 +71,7 @@ class Queue:
     @property
     def ready_since(self) -> float | None:
         """Return since when the oldest job that may go now is ready; None where none may."""
-        return min((self._ready[endpoint][0].ready_at for endpoint in self._open()), default=None)
+        return min((self._ready[place].ready_since for place in self._open()), default=None)
 
     @property
     def last_begun(self) -> float | None:
@@ -114,23 +84,32 @@ class Queue:
         if self._count >= self.limit or (self._count and self.bytes + job.size > self.limit_bytes):
             return False
         job.ready_at = monotonic()
-        self._ready.setdefault(job.delivery.endpoint, deque()).append(job)
-        self._count += 1
-        self.bytes += job.size
+        self._line_of(job).append(job)
         return True
 
+    def put_back(self, job: Job) -> None:
+        """Put a job that was taken before all others: it may not begin yet."""
+        self.done(job)
+        self._line_of(job).appendleft(job)
+
+    def _line_of(self, job: Job) -> deque[Job]:
+        """Count a job in, and return where it belongs."""
+        self._count += 1
+        self.bytes += job.size
+        return self._ready.setdefault(job.place, Line()).jobs_like(job)
+
     def take(self) -> Job | None:
-        """Return the next job of the endpoint whose turn it is; None where none may go now."""
-        endpoint = next(self._open(), None)
-        if endpoint is None:
+        """Return the next job of the place whose turn it is; None where none may go now."""
+        place = next(self._open(), None)
+        if place is None:
             return None
-        jobs = self._ready.pop(endpoint)
-        job = jobs.popleft()
-        if jobs:  # back to the end of the line
-            self._ready[endpoint] = jobs
+        line = self._ready.pop(place)
+        job = line.take()
+        if line:  # back to the end
+            self._ready[place] = line
         self._forget(job)
-        job.begun_at, job.asks = monotonic(), self._unresolved(endpoint)
-        self._in_flight.setdefault(endpoint, {})[job] = None
+        job.begun_at, job.asks = monotonic(), self._unresolved(place.endpoint)
+        self._in_flight.setdefault(place.endpoint, {})[job] = None
         return job
 
     def done(self, job: Job) -> None:
@@ -148,28 +127,56 @@ class Queue:
 
     def ready(self) -> Iterator[Job]:
         """Yield the jobs that nobody took yet."""
-        for jobs in self._ready.values():
-            yield from jobs
+        for line in self._ready.values():
+            yield from line
 
     def drop(self, job: Job) -> None:
         """Forget a job: its lease is somebody else's now."""
-        jobs = self._ready.get(job.delivery.endpoint)
-        if jobs is not None and job in jobs:
-            jobs.remove(job)
+        line = self._ready.get(job.place)
+        if line is not None and job in line:
+            line.jobs_like(job).remove(job)
             self._forget(job)
-            if not jobs:
-                del self._ready[job.delivery.endpoint]
+            if not line:
+                del self._ready[job.place]
 
-    def crowded(self, many: int) -> frozenset[str]:
-        """Return the endpoints that have so many jobs ready.
+    def remove(self, unwanted: Callable[[Job], bool]) -> list[Job]:
+        """Forget and return those that nobody took yet and that are unwanted."""
+        removed = []
+        for place, line in list(self._ready.items()):
+            removed += line.remove(unwanted)
+            if not line:
+                del self._ready[place]
+        for job in removed:
+            self._forget(job)
+        return removed
 
-        And the families whose unresolved endpoints have so many together.
-        """
+    def waiting(self, place: Place) -> int:
+        """Count the jobs of one place that are ready."""
+        return len(self._ready.get(place, ()))
+
+    def places(self) -> Collection[Place]:
+        """Return the places that have a job ready."""
+        return self._ready.keys()
+
+    def outboxes(self) -> set[str]:
+        """Return the databases whose jobs are ready."""
+        return {place.using for place in self._ready}
+
+    def crowded(self, using: str, many: int) -> frozenset[Kind]:
+        """Return of what so many jobs are ready already, from one outbox."""
+        return frozenset(
+            Kind(place.endpoint, retried)
+            for place, line in self._ready.items()
+            for retried in (False, True)
+            if place.using == using and len(line.of(retried=retried)) >= max(1, many)
+        )
+
+    def crowded_families(self, many: int) -> frozenset[str]:
+        """Return the families whose unresolved endpoints have so many jobs ready together."""
         ready: Counter[str] = Counter()
-        for endpoint, jobs in self._ready.items():
-            ready[endpoint] += len(jobs)
-            if self._unresolved(endpoint):
-                ready[_family(endpoint)] += len(jobs)
+        for place, line in self._ready.items():
+            if self._unresolved(place.endpoint):
+                ready[_family(place.endpoint)] += len(line)
         return frozenset(name for name, count in ready.items() if count >= max(1, many))
 
     def clear(self) -> list[Job]:
@@ -179,19 +186,17 @@ class Queue:
         self._count = self.bytes = 0
         return jobs
 
-    def _open(self) -> Iterator[str]:
-        """Yield the endpoints that have a job ready and may have one more in flight, in turn."""
+    def _open(self) -> Iterator[Place]:
+        """Yield the places that have a job ready and may have one more in flight, in turn."""
         asking = {e for e, jobs in self._in_flight.items() if any(job.asks for job in jobs)}
         questions = Counter(map(_family, asking))
-        for endpoint in self._ready:
-            most = self._concurrency_of(endpoint)
-            if len(self._in_flight.get(endpoint, {})) >= most:
-                continue
-            if self._unresolved(endpoint) and (
-                endpoint in asking or questions[_family(endpoint)] >= most
-            ):
-                continue
-            yield endpoint
+        for place, line in self._ready.items():
+            endpoint, most = place.endpoint, self._concurrency_of(place.endpoint)
+            free = len(self._in_flight.get(endpoint, {})) < most
+            if free and self._unresolved(endpoint):
+                free = endpoint not in asking and questions[_family(endpoint)] < most
+            if free and self._may_begin(place, probe=bool(line.probes)):
+                yield place
 
     def _forget(self, job: Job) -> None:
         self._count -= 1

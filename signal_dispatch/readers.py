@@ -69,15 +69,6 @@ def pair(value: Any) -> tuple[str, str]:
     return value[0], value[1]
 
 
-def arguments(value: Any) -> dict[str, Any] | None:
-    """Read a dict of keyword arguments, or ``None``."""
-    if value is None:
-        return None
-    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-        raise TypeError("must be a dict of arguments by name.")
-    return dict(value)
-
-
 def count(value: Any) -> int:
     """Read a whole number from 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -102,6 +93,13 @@ def ports(value: Any) -> tuple[int, ...]:
         if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
             raise ValueError("must hold whole numbers from 1 to 65535.")
     return tuple(value)
+
+
+def share(value: Any) -> float:
+    """Read a share: above 0, and no more than 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ValueError("must be a number above 0, and no more than 1.")
+    return float(value)
 
 
 def seconds(value: Any) -> float:

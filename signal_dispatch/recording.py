@@ -12,7 +12,8 @@ from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.events import Change, Event
 from signal_dispatch.exceptions import PayloadError
-from signal_dispatch.models import Delivery, State, plain_key, storable
+from signal_dispatch.keys import plain_key
+from signal_dispatch.models import Delivery, State, storable
 from signal_dispatch.plans import Plan, redrafted
 from signal_dispatch.queueing import Recorded
 from signal_dispatch.replacing import Legacy
@@ -44,11 +45,11 @@ def insert(
     backend = backends.for_endpoint(alias, change.using)
     delay = max(wait_of(dispatch, alias), legacy.wait)
     lendable = delivery.state == State.PENDING and delay <= 0 and _is_served(alias)
-    lease = backend.lease(change.using) if lendable else None
+    lease = backend.lease(change.using, alias) if lendable else None
     began = monotonic()  # the lease can't have begun earlier
     outbox.record(delivery, change.using, lease=lease, delay=delay, look=look, alone=alone)
     replacing.hand_down(legacy, delivery, change.using)
-    leased = lease is not None and delivery.state == State.PENDING
+    leased = bool(delivery.epoch)
     item = Recorded(delivery, change.using, leased=leased, since=began, legacy=legacy)
     backend.remember(item)
     tell(item)

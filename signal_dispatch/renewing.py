@@ -5,7 +5,7 @@ from time import monotonic
 
 from signal_dispatch import claims
 from signal_dispatch.hand import Hand
-from signal_dispatch.queueing import Job
+from signal_dispatch.jobs import Job
 
 #: Seconds after which a lost hint is no longer waited for.
 HINT_SECONDS = 5.0

@@ -16,14 +16,17 @@ from signal_dispatch.endpoints import endpoints
 from signal_dispatch.entries import Endpoint
 from signal_dispatch.exceptions import EndpointNotMocked, LeaseLost
 from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
+from signal_dispatch.jobs import Job
 from signal_dispatch.models import State
-from signal_dispatch.queueing import Job
+from signal_dispatch.rates import rates
 from signal_dispatch.sessions import SessionCache
 from signal_dispatch.settling import Settlement
 from signal_dispatch.starting import start_thread
 
 logger = logging.getLogger("signal_dispatch")
 
+#: Seconds that an endpoint gets no call after its rate could not be told.
+RATE_FAULT_SECONDS = 1.0
 #: Seconds before a delivery is tried again that the database kept from being tried.
 INTERNAL_DELAY_SECONDS = 5.0
 
@@ -67,6 +70,8 @@ class SenderThreads:
         wanted = len(queue) if queue.ready_since is not None else 0
         if self._hand.gives_way:
             wanted = 0 if self._watching else 1
+        elif len(queue) and not self.alive:  # what may not go yet needs somebody who waits for it
+            wanted = max(wanted, 1)
         if wanted and self._idle:
             self._hand.ready.notify()
         if self._idle < wanted and len(self.alive) < self._most:
@@ -86,7 +91,8 @@ class SenderThreads:
         sessions = SessionCache()
         try:
             while (job := self._next_job(wait=False) or self._idle_until_job()) is not None:
-                self._send(job, sessions)
+                if self._is_admitted(job):
+                    self._send(job, sessions)
         finally:
             sessions.close()
             connections.close_all()
@@ -110,13 +116,14 @@ class SenderThreads:
                     self.staff()
                     return job
                 left = until - monotonic()
-                if not wait or (left <= 0 and not len(hand.queue)):
+                if not wait or (left <= 0 and (self._idle or not len(hand.queue))):
                     break
-                if left <= 0:  # not idle: what is ready may not go yet
+                if left <= 0:  # not idle: what is ready may not go yet, and nobody else waits
                     until, left = monotonic() + self._idle_seconds, self._idle_seconds
-                self._wait(left, giving_way)
+                self._wait(left, giving_way or hand.seconds_slowed)
             if wait:
                 self.alive.discard(threading.current_thread())
+                hand.ready.notify()  # whoever waits on may have left the watch to this one
             return None
 
     def _take(self) -> Job | None:
@@ -131,12 +138,30 @@ class SenderThreads:
             hand.work.notify()
         return None
 
-    def _wait(self, seconds: float, giving_way: float) -> None:
-        """Wait for a notice; one of all who wait looks when giving way ends, too."""
-        watches = giving_way > 0 and not self._watching
+    def _is_admitted(self, job: Job) -> bool:
+        """Say whether the endpoint's rate has room for the call; else the job waits for it."""
+        alias = job.delivery.endpoint
+        endpoint = endpoints.find(alias)
+        if endpoint is None or not self._hand.health.watching:
+            return True
+        try:
+            seconds = rates.seconds_to_wait(alias, endpoint.rate)
+        except Exception:  # the job would be lost with this thread
+            logger.exception("The rate of the endpoint %r can't be told.", alias)
+            seconds = RATE_FAULT_SECONDS
+        if not seconds:
+            return True
+        with self._hand.lock:
+            self._hand.health.slow(alias, seconds)
+            self._hand.queue.put_back(job)
+        return False
+
+    def _wait(self, seconds: float, until_look: float) -> None:
+        """Wait for a notice; one of all who wait looks by itself after ``until_look``, too."""
+        watches = until_look > 0 and not self._watching
         self._watching = self._watching or watches
         self._idle += 1
-        self._hand.ready.wait(min(seconds, giving_way) if watches else seconds)
+        self._hand.ready.wait(min(seconds, until_look) if watches else seconds)
         self._idle -= 1
         self._watching = self._watching and not watches
 
@@ -146,6 +171,7 @@ class SenderThreads:
         if settlement is not None and settlement.recorded:
             tell([settlement], job.using)
         with hand.lock:
+            hand.health.note(job, settlement.attempt if settlement else None)
             hand.queue.done(job)
             if settlement is not None:
                 hand.settled.append(Settled(job, settlement))

@@ -31,6 +31,8 @@ class Settlement:
     handler_tried: bool = False
     recorded: bool = False
     handler_tries: int = field(init=False)
+    #: The remote asked for no attempt sooner than after so many seconds.
+    after: float = 0.0
     #: A delivery that is recorded in the same transaction, in this one's place.
     successor: Delivery | None = None
     #: What a hook raised. It is told in ``reason`` too; a test wants the error itself.
@@ -48,6 +50,11 @@ class Settlement:
         return self.attempt.number if self.attempt else self.delivery.attempts
 
     @property
+    def retried(self) -> bool:
+        """Whether what comes is no first attempt."""
+        return self.delivery.retried or (self.attempt is not None and not self.finished)
+
+    @property
     def finished(self) -> bool:
         """Whether the delivery's lane can go on."""
         return self.state not in UNFINISHED
@@ -63,6 +70,7 @@ class Settlement:
         delivery.handler_tries = self.handler_tries
         if self.masked is not None:
             delivery.body = self.masked
+        delivery.retried = self.retried
         if attempt is not None:
             delivery.attempts = attempt.number
             delivery.last_status = attempt.status_code
@@ -163,11 +171,14 @@ def _mark_statement(settlements: Sequence[Settlement], using: str) -> tuple[str,
     connection = connections[using]
     now = now_sql(connection)
     due = ["NULL" if s.finished else now_sql(connection, max(0.0, s.delay)) for s in settlements]
+    asked = [now_sql(connection, s.after) if s.after > 0 else "NULL" for s in settlements]
     # Each CASE ends in its own column, so that PostgreSQL knows the type of a lone NULL; none
     # names another column that is written here, because MySQL would read the new value.
     columns: list[tuple[str, list[str], list[Any]]] = [
         ("state", [], [s.state for s in settlements]),
         ("available_at", due, []),
+        ("not_before", asked, []),
+        ("retried", [], [s.retried for s in settlements]),
         ("finished_at", [now if s.finished else "NULL" for s in settlements], []),
         ("error_class", [], [s.error_class for s in settlements]),
         ("reason", [], [storable(s.reason)[:500] for s in settlements]),

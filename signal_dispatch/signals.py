@@ -12,3 +12,16 @@ attempt_finished = Signal()
 #: A delivery is delivered, failed or cancelled, and this is recorded.
 #: Arguments: ``delivery``, ``using``.
 delivery_finished = Signal()
+
+#: The breaker of an endpoint opened: it is left alone for a while. Arguments: ``endpoint``,
+#: ``using``, ``attempts``, ``failed``.
+breaker_opened = Signal()
+
+#: A probe succeeded: the endpoint is called again. Arguments: ``endpoint``, ``using``.
+breaker_closed = Signal()
+
+#: A person paused an endpoint. Arguments: ``endpoint``, ``using``, ``by``, ``reason``.
+endpoint_paused = Signal()
+
+#: A person let an endpoint be called again. Arguments: ``endpoint``, ``using``, ``by``.
+endpoint_resumed = Signal()

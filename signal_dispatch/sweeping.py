@@ -1,68 +1,72 @@
 """Find what is due in the table: tried before, spilled, or left by a process that is gone."""
 
-import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from time import monotonic
-
-from django.db import DatabaseError, Error, connections
+from typing import Protocol
 
 from signal_dispatch import claims, lanes
-from signal_dispatch.claims import Scope
-from signal_dispatch.databases import is_refused_by_test, outbox_aliases
+from signal_dispatch.claims import Kind, Scope
 from signal_dispatch.endpoints import endpoints
+from signal_dispatch.gates import Gatekeeper
 from signal_dispatch.hand import Hand
 from signal_dispatch.models import Delivery
-from signal_dispatch.registry import registry
-
-logger = logging.getLogger("signal_dispatch")
+from signal_dispatch.outboxes import Outboxes
+from signal_dispatch.probing import claim_probe
 
 #: The sleep, in seconds, while nothing is scheduled, up to a fifth longer: what other processes
 #: leave behind is found after that.
 MAX_SLEEP_SECONDS = 60.0
 #: The shortest, after something was found.
 MIN_SLEEP_SECONDS = 0.05
+#: The longest, while something is due that could not be taken.
+RETRY_SECONDS = 1.0
 #: Seconds between two looks for lanes that wait behind nothing.
 REPAIR_SECONDS = 300.0
-#: The longest rest, in seconds, of a database that can't be reached while others can.
-MAX_REST_SECONDS = 10.0
+
+
+class Take(Protocol):
+    """Told of each delivery that is found, its outbox, and when its lease began at latest."""
+
+    def __call__(self, delivery: Delivery, using: str, since: float, *, probe: bool = ...) -> None:
+        """Take it; ``probe`` is the one call that tries whether an endpoint is well again."""
 
 
 class Sweeper:
     """Look at the outboxes when it is time or asked for, and take what is due.
 
-    Belongs to the bookkeeper's thread; what other threads may call says so.
+    Belongs to the bookkeeper's thread; what other threads may call says so. ``eager``: after a
+    find it looks again soon, and then more and more seldom.
     """
 
     def __init__(
         self,
         hand: Hand,
         scope: Callable[[], Scope],
-        take: Callable[[Delivery, str, float], None],
+        gatekeeper: Gatekeeper,
         *,
         batch: int,
         sweep_seconds: float,
         max_sleep_seconds: float = MAX_SLEEP_SECONDS,
         using: Iterable[str] = (),
         after_look: Callable[[str], None] | None = None,
+        eager: bool = False,
     ) -> None:
         self._hand = hand
         self._scope = scope
-        self._take = take
+        self._gatekeeper = gatekeeper
         self._batch = batch
         self._sweep_seconds = sweep_seconds
         self._max_sleep_seconds = max_sleep_seconds
-        self._using = tuple(using)
+        self._outboxes = Outboxes(using)
         self._after_look = after_look
-        #: Where this process recorded something, whatever its routers say by now.
-        self._met: set[str] = set()
-        self._resting: dict[str, float] = {}
-        self._failures: dict[str, int] = {}
+        #: The longest sleep after something was found lately.
+        self._nap = MIN_SLEEP_SECONDS if eager else max_sleep_seconds
+        self._eager = eager
         self._next = monotonic()
         self._next_repair = monotonic() + REPAIR_SECONDS * _share()
-        #: Endpoints, and families by their entry's alias, that have enough in hand.
-        self._crowded: frozenset[str] = frozenset()
+        #: Families, by their entry's alias, with enough in hand that waits for a RESOLVER.
+        self._waiting_families: frozenset[str] = frozenset()
         #: Whether the senders had less room than there were due deliveries.
         self._more_is_due = False
         #: Numbers of sweeps: asked for, begun last, and the last one that found nothing due.
@@ -78,7 +82,7 @@ class Sweeper:
 
     def meet(self, using: str) -> None:
         """Note that there is an outbox in this database."""
-        self._met.add(using)
+        self._outboxes.meet(using)
 
     @property
     def found_nothing(self) -> bool:
@@ -102,36 +106,43 @@ class Sweeper:
         """Note that something is due again after so many seconds."""
         self._next = min(self._next, monotonic() + seconds)
 
-    def sweep(self) -> None:
+    def sweep(self, take: Take) -> None:
         """Look into every outbox. One that refuses rests a while, and the others go on.
 
         Raises what the database raised only where none could be looked into.
         """
         with self._hand.lock:
             self._begun += 1
-        scope, repair = self._uncrowded(), monotonic() >= self._next_repair
+        scope, repair = self._scope(), monotonic() >= self._next_repair
+        self._more_is_due = False
         if repair:
             self._next_repair = monotonic() + REPAIR_SECONDS
         reached, refused, took = {}, {}, {}
-        for using in self._aliases():
+        for using in self._outboxes.awake():
             began = monotonic()
             try:
-                reached[using] = self._sweep_one(using, scope, repair=repair)
-                self._failures.pop(using, None)
+                reached[using] = self._sweep_one(using, scope, take, repair=repair)
+                self._outboxes.note_well(using)
                 if self._after_look is not None:
                     self._after_look(using)
             except Exception as error:  # noqa: BLE001 - raised below, or logged
-                if not self._is_left_out(using, error):
+                if not self._outboxes.is_left_out(using, error):
                     refused[using], took[using] = error, monotonic() - began
         if refused and not reached:
             raise next(iter(refused.values()))
         waits = [self._max_sleep_seconds, *reached.values()]
-        waits += [self._rest(using, error, took[using]) for using, error in refused.items()]
-        wait = max(MIN_SLEEP_SECONDS, min(waits))
+        waits += [self._outboxes.rest(alias, refused[alias], took[alias]) for alias in refused]
+        wait = self._shortened(max(MIN_SLEEP_SECONDS, min(waits)), found=min(waits) <= 0)
         self._next = monotonic() + self._spread(wait)
         if min(waits) > 0:
             with self._hand.lock:
                 self._calm = self._begun
+
+    def _shortened(self, wait: float, *, found: bool) -> float:
+        if not self._eager:
+            return wait
+        self._nap = MIN_SLEEP_SECONDS if found else min(2 * self._nap, self._max_sleep_seconds)
+        return min(wait, self._nap)
 
     def _spread(self, wait: float) -> float:
         """Keep processes from looking all at once: a little later if idle, else a little sooner."""
@@ -139,34 +150,84 @@ class Sweeper:
             return wait * (1 + 0.2 * _share())
         return wait * (1 - 0.2 * _share()) if wait > 1 else wait
 
-    def _uncrowded(self) -> Scope:
-        """Leave out endpoints that have enough in hand: one that hangs must not keep others out."""
-        scope = self._scope()
+    def _crowded(self, using: str) -> frozenset[Kind]:
+        """Return of what there is enough in hand: an endpoint that hangs keeps no other out."""
         with self._hand.lock:
-            self._crowded = self._hand.queue.crowded(self._batch // 2)
-        self._more_is_due = bool(self._crowded)
-        return replace(scope, endpoints=scope.endpoints - self._crowded)
+            crowded = self._hand.queue.crowded(using, self._batch // 2)
+            self._waiting_families = self._hand.queue.crowded_families(self._batch // 2)
+        self._more_is_due |= bool(crowded or self._waiting_families)
+        return crowded
 
-    def _is_crowded(self, endpoint: str) -> bool:
+    def _waits_for_resolver(self, endpoint: str) -> bool:
+        """Say whether enough of its family is in hand, and a RESOLVER must be asked for it."""
         family, colon, _key = endpoint.partition(":")
-        waits = bool(colon) and family in self._crowded and endpoints.is_open(endpoint)
-        return waits or endpoint in self._crowded
+        return bool(colon) and family in self._waiting_families and endpoints.is_open(endpoint)
 
-    def _sweep_one(self, using: str, scope: Scope, *, repair: bool) -> float:
+    def _sweep_one(self, using: str, scope: Scope, take: Take, *, repair: bool) -> float:
         """Take what is due; return the seconds until the next look, 0 where something was."""
         if repair:
             idle = lanes.idle_lanes(scope.rows(using), self._batch)
             with self._hand.lock:
                 self._hand.to_look |= {(using, lane) for lane in idle}
-        looked = claims.seconds_until_due(using, scope)
-        seconds = {e: left for e, left in looked.items() if not self._is_crowded(e)}
-        due = claims.due_endpoints(seconds)
-        if due:
-            self._claim(using, scope, due)
+        known = self._barred(using)
+        if known:
+            self._gatekeeper.ask(using)
+            known = self._barred(using)
+        without = self._crowded(using) | {
+            Kind(endpoint, retried)
+            for endpoint, left in known.items()
+            for retried in (False, True)
+            if left > 0
+        }
+        looked = claims.seconds_until_due(using, scope, without=without)
+        seconds = {
+            k: left for k, left in looked.items() if not self._waits_for_resolver(k.endpoint)
+        }
+        due = claims.due_kinds(seconds)
+        if due and self._take_due(using, scope, take, due):
             return 0.0
-        return min(self._sweep_seconds, *seconds.values()) if seconds else self._max_sleep_seconds
+        # Of what is due and was not taken, another process may be trying one.
+        waits = [
+            *seconds.values(),
+            *self._barred(using).values(),
+            *([RETRY_SECONDS] if due else ()),
+        ]
+        waits = [left for left in waits if left > 0]
+        return min(self._sweep_seconds, *waits) if waits else self._max_sleep_seconds
 
-    def _claim(self, using: str, scope: Scope, due: Sequence[str]) -> None:
+    def _take_due(self, using: str, scope: Scope, take: Take, due: Sequence[Kind]) -> bool:
+        """Take what is due at endpoints that may be called; say whether something was."""
+        self._gatekeeper.ask(using)
+        barred = self._barred(using)
+        free = [kind for kind in due if kind.endpoint not in barred]
+        if free:
+            self._claim(using, scope, free, take)
+        ripe = {kind.endpoint for kind in due if barred.get(kind.endpoint, 1.0) <= 0}
+        probed = [self._probe(using, scope, e, due, take) for e in sorted(ripe)]
+        return bool(free) or any(probed)
+
+    def _barred(self, using: str) -> dict[str, float]:
+        """Return the barred endpoints, as last heard, and after how many seconds to probe each."""
+        with self._hand.lock:
+            barred = self._hand.health.barred(using)
+        now = monotonic()
+        return {endpoint: at - now for endpoint, at in barred.items()}
+
+    def _probe(
+        self, using: str, scope: Scope, endpoint: str, due: Sequence[Kind], take: Take
+    ) -> bool:
+        """Take one delivery, the longest due, to see whether its endpoint is well again."""
+        with self._hand.lock:
+            room = self._hand.queue.room
+        began = monotonic()
+        probe = claim_probe(using, claims.own_lease(), scope, endpoint, due) if room else None
+        if probe is None:
+            return False
+        take(probe, using, began, probe=True)
+        self._gatekeeper.ask(using)  # when the next probe may be made
+        return True
+
+    def _claim(self, using: str, scope: Scope, due: Sequence[Kind], take: Take) -> None:
         with self._hand.lock:
             room = min(self._batch, self._hand.queue.room)
         if not room:
@@ -177,57 +238,7 @@ class Sweeper:
         taken = claims.claim(using, lease, scope, room, due=due)
         self._more_is_due |= len(taken) == room
         for delivery in taken:
-            self._take(delivery, using, began)
-
-    # Which outboxes there are
-
-    def _aliases(self) -> list[str]:
-        known = self._using or self._met.union(
-            outbox_aliases(Delivery, {dispatch.model for dispatch in registry})
-        )
-        now = monotonic()
-        return [alias for alias in sorted(known) if self._resting.get(alias, now) <= now]
-
-    def _rest(self, using: str, error: Exception, took: float) -> float:
-        """Leave an unwell database alone for a while, and return for how many seconds.
-
-        The longer it ``took`` to refuse, the longer: it keeps the others waiting meanwhile.
-        """
-        connections[using].close()
-        failures = self._failures[using] = self._failures.get(using, 0) + 1
-        rest = max(pause_after(failures, MAX_REST_SECONDS), min(10 * took, REPAIR_SECONDS))
-        self._resting[using] = monotonic() + rest
-        logger.warning(
-            "The outbox of the database %r can't be reached (%s); trying again in %.1f s.",
-            using,
-            error,
-            rest,
-            extra={"action": "outbox_unavailable"},
-        )
-        return rest
-
-    def _is_left_out(self, using: str, error: Exception) -> bool:
-        """Say whether the database has no outbox for us, rather than being unwell."""
-        if isinstance(error, DatabaseError):
-            return self._lacks_tables(using)
-        return is_refused_by_test(error)
-
-    def _lacks_tables(self, using: str) -> bool:
-        try:
-            tables = connections[using].introspection.table_names()
-        except Error:
-            return False
-        if Delivery._meta.db_table in tables:
-            return False
-        self._resting[using] = monotonic() + REPAIR_SECONDS
-        logger.warning("The database %r has no outbox: run 'migrate' on it.", using)
-        return True
-
-
-def pause_after(failures: int, longest: float) -> float:
-    """Return how many seconds to leave a database alone after so many failures in a row."""
-    # Bounded before it is raised: days of failures would be more than a float can hold.
-    return min(longest, 0.25 * 2.0 ** min(failures, 20))
+            take(delivery, using, began)
 
 
 def _share() -> float:

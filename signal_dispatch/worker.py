@@ -7,8 +7,9 @@ from time import monotonic
 from signal_dispatch.bookkeeping import Bookkeeper
 from signal_dispatch.claims import Scope
 from signal_dispatch.hand import Hand
+from signal_dispatch.jobs import Job, Place
 from signal_dispatch.models import State
-from signal_dispatch.queueing import Job, Recorded
+from signal_dispatch.queueing import Recorded
 from signal_dispatch.sender_threads import SenderThreads
 from signal_dispatch.starting import start_thread
 from signal_dispatch.sweeping import MAX_SLEEP_SECONDS
@@ -22,6 +23,8 @@ class Worker:
     table is looked at every ``sweep_seconds`` at least, else every ``max_sleep_seconds``;
     ``after_look`` is called with each alias whose outbox could be looked into.
     ``keep_errors``: what hooks raise is kept for whoever drains or stops, as under test.
+    ``watching``: breakers, pauses and rates are heeded. ``eager``: after a find the table is
+    looked at again soon, because no hint tells of what others record.
 
     Safe to call from any thread. Nothing runs until ``start()`` or the first job.
     """
@@ -39,8 +42,10 @@ class Worker:
         using: Iterable[str] = (),
         after_look: Callable[[str], None] | None = None,
         keep_errors: bool = False,
+        watching: bool = True,
+        eager: bool = False,
     ) -> None:
-        self._hand = Hand(queue_size, queue_bytes)
+        self._hand = Hand(queue_size, queue_bytes, watching=watching)
         self._senders = SenderThreads(
             self._hand, most=max_senders, idle_seconds=idle_seconds, keep_errors=keep_errors
         )
@@ -54,6 +59,7 @@ class Worker:
             max_sleep_seconds=max_sleep_seconds,
             using=using,
             after_look=after_look,
+            eager=eager,
         )
 
     # Told by those who save
@@ -63,11 +69,11 @@ class Worker:
         with self._hand.lock:
             return self._started()
 
-    @property
-    def has_room(self) -> bool:
-        """Whether a new delivery can be taken, rather than left in the table."""
-        with self._hand.lock:
-            return not (self._hand.stopping or self._hand.is_full) and self._started()
+    def has_room_for(self, place: Place) -> bool:
+        """Say whether a new delivery can be taken, rather than left in the table."""
+        hand = self._hand
+        with hand.lock:
+            return not hand.stopping and hand.has_room_for(place) and self._started()
 
     def remember(self, recorded: Recorded) -> None:
         """Note a lease before its transaction commits, should the hint get lost."""
@@ -119,7 +125,8 @@ class Worker:
     def submit(self, job: Job) -> bool:
         """Give a leased job to the senders; False when there is no room."""
         with self._hand.lock:
-            if self._hand.stopping or not self._hand.queue.put(job):
+            hand = self._hand
+            if hand.stopping or hand.health.turns_away(job) or not hand.queue.put(job):
                 return False
             self._senders.staff()
             if not self._senders.alive:  # no thread to be had: then it is for another process

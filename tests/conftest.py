@@ -81,7 +81,12 @@ def receiver(settings: Any) -> Iterator[Receiver]:
     """Play the remote API ``crm`` on a loopback port."""
     with Receiver(lambda request: (200, {"Content-Type": "application/json"}, b"{}")) as made:
         settings.SIGNAL_DISPATCH_ENDPOINTS = {
-            "crm": {"URL": made.url, "RETRY": {"delays": [0, 0.05, 0.05, 0.05, 0.05], "jitter": 0}}
+            "crm": {
+                "URL": made.url,
+                "RETRY": {"delays": [0, 0.05, 0.05, 0.05, 0.05], "jitter": 0},
+                # Tests that let very many attempts fail have something else in mind.
+                "BREAKER": None,
+            }
         }
         yield made
 

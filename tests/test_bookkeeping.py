@@ -7,13 +7,14 @@ from django.db import DatabaseError, OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from signal_dispatch import bookkeeping, claims, lanes
+from signal_dispatch import bookkeeping, claims, lanes, records
 from signal_dispatch.bookkeeping import Bookkeeper
 from signal_dispatch.claims import Scope
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
+from signal_dispatch.intake import RETURN_SECONDS
+from signal_dispatch.jobs import Job
 from signal_dispatch.models import Attempt, Delivery, State
-from signal_dispatch.queueing import Job
 from signal_dispatch.renewing import HINT_SECONDS
 from signal_dispatch.settling import Settlement
 from tests.deliveries import delivery
@@ -37,9 +38,9 @@ class Desk:
 
     def __init__(self, monkeypatch):
         self.now = 1000.0
-        for module in ("bookkeeping", "sweeping", "renewing", "hand", "queueing"):
+        for module in ("bookkeeping", "intake", "sweeping", "renewing", "hand", "queueing", "jobs"):
             monkeypatch.setattr(f"signal_dispatch.{module}.monotonic", lambda: self.now)
-        self.hand = Hand(10, 10**6)
+        self.hand = Hand(10, 10**6, watching=False)
         self.refusing = False
         self.keeper = Bookkeeper(
             self.hand, lambda: SCOPE, self.submit, batch=4, sweep_seconds=15, using=["default"]
@@ -177,7 +178,7 @@ def test_the_next_of_a_lane_follows_a_mark_whose_commit_was_not_heard_of(desk):
 def test_answers_survive_a_database_that_is_away(desk, monkeypatch):
     desk.settle(held())
     with monkeypatch.context() as patch:
-        patch.setattr(bookkeeping, "settle_all", refuse)
+        patch.setattr(records, "settle_all", refuse)
         with pytest.raises(OperationalError):
             desk.step()
     assert (desk.hand.unrecorded, desk.hand.recording) == (1, 0)
@@ -271,20 +272,22 @@ def test_what_finds_no_room_is_handed_back(desk):
 
     assert row(made).held_by == ""
     assert seconds_left(made) < 5
-    assert desk.wait == bookkeeping.RETURN_SECONDS
+    assert desk.wait == RETURN_SECONDS
 
 
 @pytest.mark.django_db
 def test_what_was_taken_is_not_read_back_again_after_an_error(desk, monkeypatch):
     first, second = held(), held()
     desk.hand.to_read = {("default", d.pk): desk.now for d in (first, second)}
-    monkeypatch.setattr(desk.keeper, "_submit", lambda job: job.delivery == first and put(job))
+    monkeypatch.setattr(
+        desk.keeper.intake, "_submit", lambda job: job.delivery == first and put(job)
+    )
     put = desk.hand.queue.put
     with monkeypatch.context() as patch:
         patch.setattr(claims, "hand_back", refuse)
         with pytest.raises(OperationalError):
             desk.step()
-    monkeypatch.setattr(desk.keeper, "_submit", put)
+    monkeypatch.setattr(desk.keeper.intake, "_submit", put)
     desk.step()
 
     assert desk.ready == [first, second]
@@ -302,7 +305,7 @@ def test_old_leases_are_renewed_wherever_the_job_is(desk):
     desk.hand.queue.take()
     done = Settlement(jobs[2].delivery, State.DELIVERED)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(desk.keeper, "_record", lambda: None)
+        patch.setattr(desk.keeper.recorder, "record", lambda: None)
         desk.hand.settled.append(Settled(jobs[2], done, desk.now))
         desk.step()
 
@@ -491,7 +494,7 @@ def test_nor_for_one_that_finds_no_room(desk):
     earlier = desk.job(Delivery.objects.get(pk=anew.pk))
     earlier.delivery.epoch = 1
     desk.refusing = True
-    desk.keeper._submit_or_return(earlier)
+    desk.keeper.intake.submit_or_return(earlier)
 
     assert row(anew).held_by == claims.holder()
 
@@ -537,10 +540,10 @@ def running(monkeypatch):
 def test_no_error_ends_it(running, monkeypatch, caplog, error):
     look, errors = claims.seconds_until_due, [error, error, error]
 
-    def failing(*arguments):
+    def failing(*arguments, **options):
         if errors:
             raise errors.pop()
-        return look(*arguments)
+        return look(*arguments, **options)
 
     monkeypatch.setattr(claims, "seconds_until_due", failing)
     made = delivery()

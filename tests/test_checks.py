@@ -796,17 +796,6 @@ CONFIGURED = [
         ]
     ),
     *(
-        (
-            Problem.ENDPOINT_KEY_NOT_YET,
-            {ENDPOINTS: {"crm": {"URL": URL, key: value}}},
-            f'SIGNAL_DISPATCH_ENDPOINTS["crm"]["{key}"] asks for something that is not yet built',
-        )
-        for key, value in {
-            "RATE": "10/s",
-            "BREAKER": {"failures": 5},
-        }.items()
-    ),
-    *(
         (problem, {ENDPOINTS: {"crm": {"URL": URL}, "tenant": {"RESOLVER": PATH, **entry}}}, words)
         for problem, entry, words in [
             (
@@ -928,6 +917,16 @@ CONFIGURED = [
             }
         },
         '["default"]["OPTION"] is no key of a backend',
+    ),
+    (
+        Problem.ENDPOINT_INVALID,
+        {ENDPOINTS: {"crm": {"URL": URL, "BREAKER": {"share": 70}}}},
+        '["crm"]["BREAKER"] holds \'share\', which must be a number above 0',
+    ),
+    (
+        Problem.RATE_STORAGE_UNUSABLE,
+        {"SIGNAL_DISPATCH_RATE_STORAGE": "carrier-pigeon://roof"},
+        "names no storage of the library limits",
     ),
     (Problem.LEASE_TOO_SHORT, {"SIGNAL_DISPATCH_LEASE_SECONDS": 16}, "to 19 or more"),
     (
@@ -1066,16 +1065,27 @@ def test_nameless_installation_is_no_fault_and_no_message_says_so(declare, setti
     assert "ENVIRONMENT must be a string." in text
 
 
+def test_a_storage_of_rates_needs_its_library(settings, declare, monkeypatch):
+    declare()
+    settings.SIGNAL_DISPATCH_RATE_STORAGE = "redis://127.0.0.1/0"
+    assert told(Problem.RATE_LIBRARY_MISSING) == []
+    monkeypatch.setitem(sys.modules, "limits", None)
+    monkeypatch.delitem(sys.modules, "signal_dispatch.shared_rates", raising=False)
+    monkeypatch.delattr("signal_dispatch.shared_rates", raising=False)
+
+    (text,) = told(Problem.RATE_LIBRARY_MISSING)
+    assert "Install django-signal-dispatch[rate]" in text
+
+
 def test_each_faulty_setting_is_told_although_others_are_faulty(declare, settings):
-    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": "x", "CERT": 3}, "erp": {"RATE": "1/s"}}
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": "x", "CERT": 3}, "erp": {"RATE": "1/x"}}
     settings.SIGNAL_DISPATCH_LEASE_SECONDS = 0
     declare(endpoint="erp")
 
     found = told()
 
-    assert len(found[Problem.ENDPOINT_INVALID.id]) == 2
+    assert len(found[Problem.ENDPOINT_INVALID.id]) == 3
     assert len(found[Problem.SETTING_INVALID.id]) == 1
-    assert Problem.ENDPOINT_KEY_NOT_YET.id in found
     assert len(found[Problem.URL_MISSING.id]) == 1
 
 
@@ -1226,6 +1236,7 @@ def test_every_id_is_exercised_here():
         Problem.COLLECTION_CALLED,
         Problem.DELETED_AS_CHANGE,
         Problem.ENDPOINT_KEY_MISSING,
+        Problem.RATE_LIBRARY_MISSING,
     }
     in_tables = {problem for problem, *_ in [*DECLARED, *CONFIGURED]}
 

@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from signal_dispatch import claims
-from signal_dispatch.claims import Scope
+from signal_dispatch.claims import Kind, Scope
 from signal_dispatch.databases import DatabaseNow, own_transaction
 from signal_dispatch.models import Delivery
 from signal_dispatch.outbox import Lease
@@ -22,6 +22,7 @@ from tests.shop.models import Customer, Order
 MINE = Lease("me", 60)
 SCOPE = Scope("", frozenset({"crm", "hubspot"}), frozenset({("shop.Told", "shop.order")}))
 NOBODY = replace(SCOPE, endpoints=frozenset())
+FIRST, RETRY = Kind("crm", retried=False), Kind("crm", retried=True)
 
 
 @pytest.mark.django_db
@@ -76,7 +77,7 @@ def test_taking_costs_two_statements_and_one_where_nothing_is():
     delivery()
     for count in (2, 1):
         with CaptureQueriesContext(connection) as queries:
-            claims.claim("default", MINE, SCOPE, 10, due=["crm"])
+            claims.claim("default", MINE, SCOPE, 10, due=[FIRST])
         assert len(statements(queries, "SELECT", "UPDATE")) == count
 
 
@@ -95,6 +96,29 @@ def test_an_endpoint_with_a_pile_leaves_the_others_their_share():
 
     assert claims.claim("default", MINE, SCOPE, 4) == [*pile[:2], *others]
     assert claims.claim("default", MINE, SCOPE, 3) == pile[2:5]
+
+
+@pytest.mark.django_db
+def test_first_attempts_and_retries_share_what_there_is_room_for():
+    pile = [delivery(retried=True, available_at=DatabaseNow(-100)) for _ in range(6)]
+    first = [delivery(available_at=DatabaseNow(-1)) for _ in range(3)]
+
+    assert claims.claim("default", MINE, SCOPE, 4) == [*pile[:2], *first[:2]]
+    assert claims.claim("default", MINE, SCOPE, 4) == [*pile[2:4], first[2], pile[4]]
+    assert claims.claim("default", MINE, SCOPE, 4) == pile[5:]
+
+
+@pytest.mark.django_db
+def test_a_share_of_one_goes_now_to_this_kind_and_now_to_that(monkeypatch):
+    for _ in range(3):
+        delivery(retried=True, available_at=DatabaseNow(-100))
+        delivery(available_at=DatabaseNow(-1))
+    monkeypatch.setattr(claims.random, "sample", lambda kinds, k: list(kinds))
+    (retry,) = claims.claim("default", MINE, SCOPE, 1)
+    monkeypatch.setattr(claims.random, "sample", lambda kinds, k: [*kinds][::-1])
+    (first,) = claims.claim("default", MINE, SCOPE, 1)
+
+    assert (retry.retried, first.retried) == (True, False)
 
 
 @pytest.mark.django_db
@@ -125,7 +149,7 @@ def test_hundreds_of_endpoints_are_looked_at_in_a_few_statements():
     with CaptureQueriesContext(connection) as queries:
         found = claims.seconds_until_due("default", replace(SCOPE, endpoints=many))
 
-    assert set(found) == {"shop-3", "shop-599"}
+    assert set(found) == {Kind("shop-3", retried=False), Kind("shop-599", retried=False)}
     assert len(queries) == 6
 
 
@@ -153,11 +177,16 @@ def test_the_claim_goes_along_its_index_and_sorts_nothing():
         delivery()
         delivery(available_at=None, state="delivered")
     for rows in (
-        SCOPE.scheduled("default", "crm").filter(available_at__lte=DatabaseNow())[:3],
-        SCOPE.scheduled("default", "crm")[:1],
+        SCOPE.scheduled("default", "crm", retried=False).filter(available_at__lte=DatabaseNow())[
+            :3
+        ],
+        SCOPE.scheduled("default", "crm", retried=False)[:1],
+        SCOPE.scheduled("default", "crm", retried=True)[:1],
     ):
         plan = rows.explain()
         assert "signal_dispatch_claim" in plan
+        if connection.vendor == "sqlite":  # which names what it compares along the index
+            assert "environment=? AND endpoint=? AND retried=? AND available_at" in plan
         assert not [sort for sort in ("Sort", "filesort", "TEMP B-TREE") if sort in plan]
 
 
@@ -221,13 +250,15 @@ def test_the_next_due_of_each_endpoint_is_known_by_one_query(seconds):
     delivery(available_at=None, state="waiting")
     delivery(available_at=DatabaseNow(50))
     delivery(available_at=DatabaseNow(seconds))
-    delivery(available_at=DatabaseNow(-70), endpoint="hubspot")
+    delivery(available_at=DatabaseNow(-70), endpoint="hubspot", retried=True)
     with CaptureQueriesContext(connection) as queries:
         found = claims.seconds_until_due("default", SCOPE)
 
-    assert found == {"crm": pytest.approx(seconds, abs=5), "hubspot": pytest.approx(-70, abs=5)}
-    assert claims.due_endpoints(found) == (["hubspot", "crm"] if seconds < 0 else ["hubspot"])
+    hubspot = Kind("hubspot", retried=True)
+    assert found == {FIRST: pytest.approx(seconds, abs=5), hubspot: pytest.approx(-70, abs=5)}
+    assert claims.due_kinds(found) == ([hubspot, FIRST] if seconds < 0 else [hubspot])
     assert len(queries) == 1
+    assert set(claims.seconds_until_due("default", SCOPE, without=[hubspot])) == {FIRST}
 
 
 def test_a_process_sends_only_where_its_settings_are_sound(settings, declare):

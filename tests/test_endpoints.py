@@ -1,7 +1,8 @@
 import pytest
 
+from signal_dispatch.breakers import Breaker
 from signal_dispatch.endpoints import endpoints
-from signal_dispatch.entries import NOT_YET, SETTING, Endpoint, parse
+from signal_dispatch.entries import SETTING, Endpoint, parse
 from signal_dispatch.exceptions import InvalidEndpoint, InvalidEndpointKey, UnknownEndpoint
 from signal_dispatch.retries import RetryPolicy
 
@@ -19,7 +20,7 @@ EVERYTHING = {
     "RETRY": {"delays": [0, 1]},
     "MAX_CONCURRENCY": 5,
     "RATE": "10/s",
-    "BREAKER": {"failures": 5},
+    "BREAKER": {"attempts": 5},
     "VERIFY": "/etc/ca.pem",
     "CERT": ("/c.pem", "/k.pem"),
     "PROXIES": {"https": "http://proxy.example:3128"},
@@ -51,7 +52,7 @@ def test_every_key_is_read():
         retry=RetryPolicy(delays=[0, 1]),
         max_concurrency=5,
         rate=(10, 1.0),
-        breaker={"failures": 5},
+        breaker=Breaker(attempts=5),
         verify="/etc/ca.pem",
         cert=("/c.pem", "/k.pem"),
         proxies={"https": "http://proxy.example:3128"},
@@ -75,17 +76,16 @@ def test_a_url_is_enough():
     assert endpoint.not_yet == ()
 
 
+def test_a_breaker_is_there_unless_it_is_taken_away():
+    assert parse("crm", {"URL": URL})[0].breaker == Breaker()
+    assert parse("crm", {"URL": URL, "BREAKER": None})[0].breaker is None
+
+
 def test_a_resolver_needs_no_url_and_trusts_no_private_address():
     endpoint, problems = parse("tenant", {"RESOLVER": "shop.tenants.resolve"})
 
     assert problems == []
     assert endpoint.allow_private_addresses is False
-
-
-def test_keys_without_machinery_are_told():
-    endpoint, _ = parse("crm", EVERYTHING)
-
-    assert endpoint.not_yet == tuple(NOT_YET)
 
 
 def test_unknown_key_is_told_with_its_path_and_a_guess():

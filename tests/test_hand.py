@@ -3,8 +3,8 @@
 import pytest
 
 from signal_dispatch.hand import BURST_SECONDS, BUSY_SECONDS, PATIENCE_SECONDS, Hand, Settled
+from signal_dispatch.jobs import Job
 from signal_dispatch.models import Delivery, State
-from signal_dispatch.queueing import Job
 from signal_dispatch.settling import Settlement
 
 

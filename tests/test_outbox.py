@@ -5,7 +5,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import outbox
-from signal_dispatch.models import Delivery, State
+from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.models import Delivery, EndpointState, State
 from tests.deliveries import MINE, delivery, new, recorded, seconds_until, statements
 
 pytestmark = pytest.mark.django_db
@@ -76,14 +77,40 @@ def test_what_failed_when_it_was_built_is_finished():
 
 
 @pytest.mark.parametrize("look", [True, False])
-def test_recording_is_one_statement(look):
-    with CaptureQueriesContext(
-        connection,
-    ) as queries:
-        outbox.record(new(lane="a"), "default", lease=MINE, look=look)
+@pytest.mark.parametrize("lease", [MINE, None])
+def test_recording_is_one_statement(look, lease):
+    with CaptureQueriesContext(connection) as queries:
+        outbox.record(new(lane="a"), "default", lease=lease, look=look)
 
-    assert len(queries) == 1
-    assert ("EXISTS" in queries[0]["sql"]) is look, "the look costs where nothing can be"
+    (query,) = queries
+    assert ("AS busy" in query["sql"]) is look, "the look costs where nothing can be"
+    assert ("AS barred" in query["sql"]) is (lease is not None)
+
+
+@pytest.mark.parametrize("values", [{"paused_at": DatabaseNow()}, {"open_until": DatabaseNow(-9)}])
+@pytest.mark.parametrize("look", [True, False])
+def test_a_row_whose_endpoint_must_not_be_called_is_due_and_nobodys(look, values):
+    EndpointState.objects.create(environment="", endpoint="crm", **values)
+    EndpointState.objects.create(environment="staging", endpoint="hubspot", **values)
+    EndpointState.objects.create(environment="", endpoint="hubspot")
+    barred, row = recorded(lease=MINE, lane="a", look=look)
+    free, other = recorded(lease=MINE, lane="b", endpoint="hubspot", look=look)
+
+    assert (row.state, row.held_by, row.epoch) == ("pending", "", 0)
+    assert (barred.held_by, barred.epoch) == ("", 0)
+    assert abs(seconds_until(row.available_at)) < 5
+    assert (other.held_by, other.epoch) == (free.held_by, free.epoch) == ("me", 1)
+
+
+@pytest.mark.usefixtures("repeatable_read")
+def test_where_the_look_would_lock_it_is_a_statement_of_its_own():
+    EndpointState.objects.create(environment="", endpoint="crm", paused_at=DatabaseNow())
+    with CaptureQueriesContext(connection) as queries:
+        _made, row = recorded(lease=MINE)
+    _free, other = recorded(lease=MINE, endpoint="hubspot")
+
+    assert not [q for q in statements(queries, "INSERT") if "EXISTS" in q]
+    assert (row.held_by, row.epoch, other.held_by, other.epoch) == ("", 0, "me", 1)
 
 
 @pytest.mark.skipif(connection.vendor == "postgresql", reason="It always returns columns.")

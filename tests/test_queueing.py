@@ -2,12 +2,14 @@
 
 import pytest
 
+from signal_dispatch.claims import Kind
+from signal_dispatch.jobs import Job
 from signal_dispatch.models import Delivery
-from signal_dispatch.queueing import Job, Queue
+from signal_dispatch.queueing import Queue
 
 
-def job(endpoint="crm", body=b"", since=0.0):
-    return Job(Delivery(endpoint=endpoint, body=body), "default", since)
+def job(endpoint="crm", body=b"", since=0.0, using="default", **values):
+    return Job(Delivery(endpoint=endpoint, body=body, **values), using, since)
 
 
 def queue(limit=10, limit_bytes=10**6, unresolved=(), **concurrency):
@@ -15,8 +17,13 @@ def queue(limit=10, limit_bytes=10**6, unresolved=(), **concurrency):
         limit,
         limit_bytes,
         lambda endpoint: concurrency.get(endpoint.partition(":")[0], 10),
+        may_begin,
         lambda endpoint: endpoint in unresolved,
     )
+
+
+def may_begin(place, *, probe=False):
+    return True
 
 
 def test_jobs_of_one_endpoint_go_in_the_order_they_came():
@@ -47,6 +54,33 @@ def test_an_endpoint_that_hangs_leaves_the_others_alone():
     assert (len(line), line.in_flight) == (1, 3)
     line.done(flying[0])
     assert line.take().delivery.endpoint == "crm"
+
+
+def test_a_first_attempt_does_not_wait_behind_a_pile_of_retries():
+    line, retries = queue(), [job(retried=True) for _ in range(4)]
+    first = [job() for _ in range(2)]
+    for each in (*retries, *first):
+        line.put(each)
+
+    assert [line.take() for _ in range(6)] == [first[0], retries[0], first[1], *retries[1:]]
+
+
+def test_outboxes_take_turns_and_share_the_limit_of_an_endpoint():
+    line = queue(crm=3)
+    for using in ("default", "default", "other", "other"):
+        line.put(job(using=using))
+
+    assert [line.take().using for _ in range(3)] == ["default", "other", "default"]
+    assert line.take() is None
+
+
+def test_it_knows_of_what_it_has_many():
+    line = queue()
+    for each in (job(), job(), job(retried=True), job("slack"), job("slack", using="other")):
+        line.put(each)
+
+    assert line.crowded("default", 2) == {Kind("crm", retried=False)}
+    assert line.crowded("other", 1) == {Kind("slack", retried=False)}
 
 
 def test_more_jobs_than_the_limit_are_refused():
@@ -124,7 +158,7 @@ def test_clearing_returns_what_nobody_took():
 
 
 def test_a_job_counts_its_age_from_the_lease(monkeypatch):
-    monkeypatch.setattr("signal_dispatch.queueing.monotonic", lambda: 107.0)
+    monkeypatch.setattr("signal_dispatch.jobs.monotonic", lambda: 107.0)
 
     assert job(since=100.0).age == pytest.approx(7.0)
 
@@ -220,6 +254,7 @@ def test_a_family_is_crowded_once_its_unresolved_endpoints_have_enough_together(
     for endpoint in ("tenant:1", "tenant:2", "tenant:3", "crm", "crm"):
         line.put(job(endpoint))
 
-    assert line.crowded(2) == {"tenant", "crm"}
+    assert line.crowded_families(2) == {"tenant"}
+    assert line.crowded("default", 2) == {Kind("crm", retried=False)}
     unresolved.clear()
-    assert line.crowded(2) == {"crm"}
+    assert line.crowded_families(2) == set()

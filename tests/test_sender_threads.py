@@ -6,8 +6,8 @@ import pytest
 
 from signal_dispatch.exceptions import EndpointUnresolved, LeaseLost
 from signal_dispatch.hand import Hand
+from signal_dispatch.jobs import Job
 from signal_dispatch.models import Delivery
-from signal_dispatch.queueing import Job
 from signal_dispatch.sender_threads import SenderThreads
 
 

@@ -61,6 +61,38 @@ def test_each_of_a_batch_gets_its_own_record():
     assert Attempt.objects.count() == 2
 
 
+def test_what_is_tried_again_counts_as_a_retry_from_then_on():
+    batch = settled_batch()
+    settling.settle(batch, "default")
+    again = batch[1].delivery
+    assert [Delivery.objects.get(pk=s.delivery.pk).retried for s in batch] == [False, True, False]
+    again.refresh_from_db()
+    settling.settle([Settlement(again, State.PENDING, error_class="internal")], "default")
+
+    assert Delivery.objects.get(pk=again.pk).retried
+
+
+def test_an_attempt_that_was_not_made_makes_no_retry():
+    made = recorded(lease=MINE)[0]
+    settling.settle([Settlement(made, State.PENDING, error_class="internal")], "default")
+
+    assert not Delivery.objects.get(pk=made.pk).retried
+
+
+def test_it_is_kept_until_when_the_remote_asked_for_peace():
+    asked, other = (recorded(lease=MINE)[0] for _ in range(2))
+    settling.settle(
+        [
+            Settlement(asked, State.PENDING, attempt_of(asked), delay=90, after=60),
+            Settlement(other, State.PENDING, attempt_of(other), delay=90),
+        ],
+        "default",
+    )
+
+    assert 50 < seconds_until(Delivery.objects.get(pk=asked.pk).not_before) < 61
+    assert Delivery.objects.get(pk=other.pk).not_before is None
+
+
 def test_an_attempt_that_was_not_made_leaves_the_last_answer_in_view():
     made, _row = recorded(lease=MINE)
     settling.settle([Settlement(made, State.PENDING, attempt_of(made, status_code=503))], "default")

@@ -217,7 +217,7 @@ def test_under_uwsgi_without_threads_nothing_is_leased_or_started(backend, monke
     assert backend.check() == []
     monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(opt={}))
 
-    assert backend.lease("default") is None
+    assert backend.lease("default", "crm") is None
     backend.start()
     backend.committed([], "default", fresh=True)
     assert threads_of_ours() == []
@@ -231,7 +231,7 @@ def test_in_the_process_that_uwsgi_forks_nothing_is_leased_or_started(backend, m
     uwsgi = SimpleNamespace(opt={"enable-threads": True}, masterpid=os.getpid)
     monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
 
-    assert backend.lease("default") is None
+    assert backend.lease("default", "crm") is None
     backend.start()
     backend.committed([], "default", fresh=True)
     assert threads_of_ours() == []

@@ -11,12 +11,21 @@ import pytest
 from django.db import OperationalError, connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
-from signal_dispatch import ModelDispatch, bookkeeping, claims, hand, renewing, sender_threads
+from signal_dispatch import (
+    ModelDispatch,
+    bookkeeping,
+    claims,
+    hand,
+    records,
+    renewing,
+    sender_threads,
+)
 from signal_dispatch.claims import Scope
 from signal_dispatch.exceptions import EndpointNotMocked, LeaseLost
+from signal_dispatch.jobs import Job, Place
 from signal_dispatch.models import Attempt, Delivery, State
 from signal_dispatch.outbox import Lease, record
-from signal_dispatch.queueing import Job, Recorded
+from signal_dispatch.queueing import Recorded
 from signal_dispatch.sender_threads import SenderThreads
 from signal_dispatch.worker import Worker
 from tests import savepoints
@@ -29,6 +38,7 @@ pytestmark = [
     pytest.mark.usefixtures("as_in_production"),
 ]
 
+CRM = Place("default", "crm")
 SCOPE = Scope("", frozenset({"crm"}), frozenset({("shop.Told", "shop.order")}))
 
 
@@ -120,7 +130,7 @@ def test_nothing_runs_before_the_first_delivery(make):
     mine.stop(1)
     assert threads_of_ours() == []
     other = make()
-    assert other.has_room
+    assert other.has_room_for(CRM)
     assert threads_of_ours() == ["signal_dispatch-bookkeeper"]
 
 
@@ -203,14 +213,14 @@ def test_a_failed_call_is_made_again(make, receiver):
 
 def test_a_burst_costs_few_statements(make, receiver):
     mine, counted = make(), []
-    settle = bookkeeping.settle_all
+    settle = records.settle_all
 
     def count(settlements, using):
         counted.append(len(settlements))
         return settle(settlements, using)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bookkeeping, "settle_all", count)
+        patch.setattr(records, "settle_all", count)
         commit(mine, *[save(mine) for _ in range(40)])
         mine.drain(15)
 
@@ -360,7 +370,7 @@ def test_more_than_fits_is_left_in_the_table_and_sent_later(make, receiver):
     items = [save(mine) for _ in range(2)]
     commit(mine, *items)
     receiver.wait_for(1)
-    while mine.has_room:
+    while mine.has_room_for(CRM):
         commit(mine, save(mine))
     commit(mine, save(mine, lease=False))
     go.set()
@@ -373,14 +383,14 @@ def test_more_than_fits_is_left_in_the_table_and_sent_later(make, receiver):
 def test_senders_pause_while_answers_cannot_be_recorded(make, receiver, monkeypatch):
     monkeypatch.setattr(sender_threads, "MAX_UNRECORDED", 3)
     monkeypatch.setattr(bookkeeping, "MAX_BACKOFF_SECONDS", 0.05)
-    settle, away = bookkeeping.settle_all, [True]
+    settle, away = records.settle_all, [True]
 
     def settle_when_back(*arguments):
         if away:
             raise OperationalError("gone away")
         return settle(*arguments)
 
-    monkeypatch.setattr(bookkeeping, "settle_all", settle_when_back)
+    monkeypatch.setattr(records, "settle_all", settle_when_back)
     mine = make(max_senders=2, idle_seconds=0.1)
     commit(mine, *[save(mine, since=time.monotonic()) for _ in range(12)])
     receiver.wait_for(3)
@@ -571,7 +581,7 @@ def test_without_threads_there_is_no_room(make, monkeypatch):
     mine = make()
     monkeypatch.setattr(threading.Thread, "start", refuse)
 
-    assert not mine.has_room
+    assert not mine.has_room_for(CRM)
     assert not mine.start()
 
 

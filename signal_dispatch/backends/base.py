@@ -19,8 +19,11 @@ class BaseBackend:
             raise TypeError(f"{type(self).__name__} takes no option {', '.join(options)}.")
         self.alias = alias
 
-    def lease(self, using: str) -> Lease | None:
-        """Return the lease that a new row gets; None makes it due at once for anybody."""
+    def lease(self, using: str, endpoint: str) -> Lease | None:
+        """Return the lease that a new row gets; None makes it due at once for anybody.
+
+        A row whose endpoint is paused, or whose breaker is open, gets none all the same.
+        """
         return None
 
     def scope(self) -> Scope:

@@ -24,7 +24,7 @@ class ConsoleBackend(BaseBackend):
         super().__init__(alias, **options)
         self._stream = stream
 
-    def lease(self, using: str) -> Lease | None:
+    def lease(self, using: str, endpoint: str) -> Lease | None:
         """Return a lease: the committing thread prints it itself."""
         return claims.own_lease()
 

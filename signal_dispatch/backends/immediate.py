@@ -12,6 +12,7 @@ from django.core.checks import CheckMessage
 
 from signal_dispatch import claims, lanes
 from signal_dispatch.backends.base import BaseBackend
+from signal_dispatch.bounds import Bounds
 from signal_dispatch.conf import settings
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.inline import send_inline
@@ -35,7 +36,7 @@ class ImmediateBackend(BaseBackend):
         self._blocked: set[tuple[str, str]] = set()
         self._lock = Lock()
 
-    def lease(self, using: str) -> Lease:
+    def lease(self, using: str, endpoint: str = "") -> Lease:
         """Return a lease: the committing thread sends it itself."""
         # Each thread for itself: two that release lanes at once would both take what one moved.
         return Lease(f"{claims.holder()}:{get_ident()}", settings.lease_seconds)
@@ -49,8 +50,9 @@ class ImmediateBackend(BaseBackend):
         pending = (r for r in recorded if r.delivery.state == State.PENDING)
         due = [r.delivery.pk for r in pending if not r.leased]
         waiting = {r.delivery.lane for r in recorded if r.delivery.state == State.WAITING}
+        bounds = Bounds(using)
         with self._looking_again(using, waiting) as blocked:
-            send = partial(send_inline, using=using, lease=lease, blocked=blocked)
+            send = partial(send_inline, using=using, lease=lease, blocked=blocked, bounds=bounds)
             send(leased)
             if due:
                 send(claims.claim_ids(using, lease, due, only_due=True))
@@ -58,7 +60,7 @@ class ImmediateBackend(BaseBackend):
                 released = lanes.release(using, waiting, lease)
                 blocked.difference_update(waiting - released.blocked)
                 send(released.taken)
-            send(claims.claim(using, lease, self.scope(), self.due_limit))
+            send(bounds.claim(lease, self.scope(), self.due_limit))
 
     @contextmanager
     def _looking_again(self, using: str, waiting: set[str]) -> Iterator[set[str]]:

@@ -15,6 +15,7 @@ from django.core.checks import CheckMessage
 
 from signal_dispatch import claims, readers
 from signal_dispatch.backends.base import BaseBackend
+from signal_dispatch.jobs import Place
 from signal_dispatch.outbox import Lease
 from signal_dispatch.queueing import Recorded
 from signal_dispatch.worker import Worker
@@ -54,12 +55,12 @@ class ThreadsBackend(BaseBackend):
         hook = weakref.WeakMethod(self._after_fork)
         os.register_at_fork(after_in_child=lambda: _call(hook))
 
-    def lease(self, using: str) -> Lease | None:
+    def lease(self, using: str, endpoint: str) -> Lease | None:
         """Return a lease while there is room and threads can run."""
         if not _threads_can_run_or_warn():
             return None
-        worker = self._current()
-        return claims.own_lease() if worker.has_room else None
+        has_room = self._current().has_room_for(Place(using, endpoint))
+        return claims.own_lease() if has_room else None
 
     def remember(self, recorded: Recorded) -> None:
         """Note a lease before its transaction commits."""
@@ -115,7 +116,10 @@ class ThreadsBackend(BaseBackend):
         with self._lock:
             if self._worker is None:
                 # Mocks and the real network never share one: each ends its threads.
-                self._worker = Worker(self.scope, keep_errors=backends.under_test, **self._options)
+                testing = backends.under_test
+                self._worker = Worker(
+                    self.scope, keep_errors=testing, watching=not testing, **self._options
+                )
                 atexit.register(self._at_exit, self._worker, os.getpid())
             return self._worker
 

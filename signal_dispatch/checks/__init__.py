@@ -27,7 +27,11 @@ from signal_dispatch.registry import registry
 TAG = "signal_dispatch"
 
 _OF_THE_SITE = {
-    "SIGNAL_DISPATCH_*": (site.check_settings, site.check_environment),
+    "SIGNAL_DISPATCH_*": (
+        site.check_settings,
+        site.check_environment,
+        site.check_rate_storage,
+    ),
     "SIGNAL_DISPATCH_ENDPOINTS": (site.check_endpoints, credentials.check_credentials),
     "SIGNAL_DISPATCH_BACKENDS": (site.check_backends,),
     "DATABASES": (tables.check_sqlite,),

@@ -53,6 +53,32 @@ def _check_not_yet(name: str) -> Iterator[CheckMessage]:
         )
 
 
+def check_rate_storage() -> Iterator[CheckMessage]:
+    """See that the library is there, and knows the storage; nothing is connected to."""
+    with suppress(InvalidSettings):  # check_settings told of it
+        if settings.rate_storage:
+            yield from _check_storage(settings.rate_storage)
+
+
+def _check_storage(uri: str) -> Iterator[CheckMessage]:
+    try:
+        from signal_dispatch.shared_rates import limiter_for
+
+        limiter_for(uri)
+    except ModuleNotFoundError as error:
+        if error.name != "limits":
+            raise
+        yield Problem.RATE_LIBRARY_MISSING.message(
+            f"{PREFIX}RATE_STORAGE needs the library limits, which is not installed.",
+            hint="Install django-signal-dispatch[rate].",
+        )
+    except InvalidSettings as error:
+        yield Problem.RATE_STORAGE_UNUSABLE.message(
+            str(error),
+            hint='Write it as "redis://host:6379/0", and install django-signal-dispatch[rate].',
+        )
+
+
 def check_environment() -> Iterator[CheckMessage]:
     """See that the environment fits its column: where it does not, every save would fail."""
     value = getattr(django_settings, f"{PREFIX}ENVIRONMENT", "")
@@ -100,13 +126,6 @@ def _check_endpoint(endpoint: Endpoint, path: str) -> Iterator[CheckMessage]:
     if len(endpoint.alias) > most:
         error = InvalidEndpoint(f"{path} must have an alias of at most {most} characters.")
         yield of_settings(error)
-    for key in endpoint.not_yet:
-        # Without an entry of its own it is the default that comes with a RESOLVER.
-        if key in settings.endpoints[endpoint.alias]:
-            yield Problem.ENDPOINT_KEY_NOT_YET.message(
-                f'{path}["{key}"] asks for something that is not yet built.',
-                hint="Take the key out until a later version brings it.",
-            )
     if endpoint.backend not in settings.backends:
         yield Problem.BACKEND_UNKNOWN.message(
             f'{path}["BACKEND"] names {endpoint.backend!r}, which {_BACKENDS} does not have.',

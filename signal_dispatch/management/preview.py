@@ -22,7 +22,8 @@ from signal_dispatch.endpoints import endpoints
 from signal_dispatch.entries import Endpoint
 from signal_dispatch.events import Change, Event
 from signal_dispatch.exceptions import EndpointUnresolved
-from signal_dispatch.models import Delivery, plain_key
+from signal_dispatch.keys import plain_key
+from signal_dispatch.models import Delivery
 from signal_dispatch.plans import Plan, plan_of, redrafted
 from signal_dispatch.registry import registry
 

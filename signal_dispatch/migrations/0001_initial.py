@@ -5,7 +5,7 @@ import uuid
 import django.db.models.deletion
 from django.db import migrations, models
 
-import signal_dispatch.models
+import signal_dispatch.keys
 
 
 class Migration(migrations.Migration):
@@ -31,7 +31,7 @@ class Migration(migrations.Migration):
                 ("model", models.CharField(max_length=150, verbose_name="model")),
                 (
                     "object_pk",
-                    signal_dispatch.models.ObjectKeyField(max_length=255, verbose_name="object"),
+                    signal_dispatch.keys.ObjectKeyField(max_length=255, verbose_name="object"),
                 ),
                 (
                     "lane",
@@ -76,6 +76,13 @@ class Migration(migrations.Migration):
                 ),
                 ("epoch", models.PositiveIntegerField(default=0, verbose_name="epoch")),
                 ("attempts", models.PositiveIntegerField(default=0, verbose_name="attempts")),
+                ("retried", models.BooleanField(default=False, verbose_name="retried")),
+                (
+                    "forwarded_after",
+                    models.PositiveIntegerField(
+                        blank=True, null=True, verbose_name="forwarded after"
+                    ),
+                ),
                 (
                     "handler_tries",
                     models.PositiveIntegerField(default=0, verbose_name="handler tries"),
@@ -185,7 +192,7 @@ class Migration(migrations.Migration):
                 ("model", models.CharField(max_length=150, verbose_name="model")),
                 (
                     "object_pk",
-                    signal_dispatch.models.ObjectKeyField(max_length=255, verbose_name="object"),
+                    signal_dispatch.keys.ObjectKeyField(max_length=255, verbose_name="object"),
                 ),
                 ("remote_id", models.CharField(max_length=255, verbose_name="remote id")),
             ],
@@ -226,10 +233,121 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "worker processes",
             },
         ),
+        migrations.CreateModel(
+            name="EndpointMinute",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                (
+                    "environment",
+                    models.CharField(
+                        blank=True, default="", max_length=64, verbose_name="environment"
+                    ),
+                ),
+                ("endpoint", models.CharField(max_length=150, verbose_name="endpoint")),
+                ("minute", models.DateTimeField(db_index=True, verbose_name="minute")),
+                ("attempts", models.PositiveIntegerField(default=0, verbose_name="attempts")),
+                ("delivered", models.PositiveIntegerField(default=0, verbose_name="delivered")),
+                ("retried", models.PositiveIntegerField(default=0, verbose_name="retried")),
+                ("rejected", models.PositiveIntegerField(default=0, verbose_name="rejected")),
+                (
+                    "answered_2xx",
+                    models.PositiveIntegerField(default=0, verbose_name="answers 2xx"),
+                ),
+                (
+                    "answered_3xx",
+                    models.PositiveIntegerField(default=0, verbose_name="answers 3xx"),
+                ),
+                (
+                    "answered_4xx",
+                    models.PositiveIntegerField(default=0, verbose_name="answers 4xx"),
+                ),
+                (
+                    "answered_5xx",
+                    models.PositiveIntegerField(default=0, verbose_name="answers 5xx"),
+                ),
+                ("unanswered", models.PositiveIntegerField(default=0, verbose_name="unanswered")),
+                ("duration_ms", models.PositiveBigIntegerField(default=0, verbose_name="duration")),
+                (
+                    "within_100ms",
+                    models.PositiveIntegerField(default=0, verbose_name="within 100 ms"),
+                ),
+                (
+                    "within_1s",
+                    models.PositiveIntegerField(default=0, verbose_name="within 1 s, not 100 ms"),
+                ),
+                (
+                    "within_10s",
+                    models.PositiveIntegerField(default=0, verbose_name="within 10 s, not 1 s"),
+                ),
+                (
+                    "breaker_attempts",
+                    models.PositiveIntegerField(default=0, verbose_name="attempts for the breaker"),
+                ),
+                (
+                    "breaker_failed",
+                    models.PositiveIntegerField(default=0, verbose_name="failed for the breaker"),
+                ),
+            ],
+            options={
+                "verbose_name": "endpoint minute",
+                "verbose_name_plural": "endpoint minutes",
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("environment", "endpoint", "minute"), name="signal_dispatch_minute"
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="EndpointState",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                (
+                    "environment",
+                    models.CharField(
+                        blank=True, default="", max_length=64, verbose_name="environment"
+                    ),
+                ),
+                ("endpoint", models.CharField(max_length=150, verbose_name="endpoint")),
+                (
+                    "open_until",
+                    models.DateTimeField(blank=True, null=True, verbose_name="open until"),
+                ),
+                (
+                    "opened_at",
+                    models.DateTimeField(blank=True, null=True, verbose_name="opened at"),
+                ),
+                (
+                    "paused_at",
+                    models.DateTimeField(blank=True, null=True, verbose_name="paused at"),
+                ),
+                (
+                    "paused_by",
+                    models.CharField(
+                        blank=True, default="", max_length=150, verbose_name="paused by"
+                    ),
+                ),
+                (
+                    "pause_reason",
+                    models.CharField(
+                        blank=True, default="", max_length=500, verbose_name="pause reason"
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "endpoint state",
+                "verbose_name_plural": "endpoint states",
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("environment", "endpoint"), name="signal_dispatch_endpoint"
+                    )
+                ],
+            },
+        ),
         migrations.AddIndex(
             model_name="delivery",
             index=models.Index(
-                fields=["environment", "endpoint", "available_at", "id"],
+                fields=["environment", "endpoint", "retried", "available_at", "id"],
                 name="signal_dispatch_claim",
             ),
         ),

@@ -4,8 +4,9 @@
 command. It uses the databases of the test run that started it. Read from the environment:
 ``DECLARED`` (one of ``works.DECLARATIONS``), ``LEASE_SECONDS``, ``REPAIR_SECONDS`` between two
 looks for lanes that wait behind nothing, ``RETRY_SECONDS`` before each of ``ATTEMPTS``,
-``DEADLINE`` and ``SEND_LIMIT`` of the endpoint, ``ENDPOINTS`` beside it (JSON), and ``BACKEND``,
-below ``signal_dispatch.backends``.
+``DEADLINE`` and ``SEND_LIMIT`` of the endpoint, ``ENDPOINT`` (JSON of more of its keys),
+``MORE_ENDPOINTS`` (JSON of entries like it by alias), ``ENDPOINTS`` beside it (JSON), and
+``BACKEND``, below ``signal_dispatch.backends``.
 """
 
 import json
@@ -72,14 +73,20 @@ def set_up(url: str) -> None:
 
     settings.SIGNAL_DISPATCH_LEASE_SECONDS = float(os.environ.get("LEASE_SECONDS", LEASE_SECONDS))
     deadline = float(os.environ.get("DEADLINE", "1"))
+    crm = {
+        "URL": url,
+        "DEADLINE": deadline,
+        "TIMEOUT": deadline,
+        "SEND_LIMIT": float(os.environ.get("SEND_LIMIT", "300")),
+        "RETRY": {"delays": delays()},
+        # Most of the tests let far more attempts fail than it would stand.
+        "BREAKER": None,
+    }
+    crm |= json.loads(os.environ.get("ENDPOINT", "{}"))
+    more = json.loads(os.environ.get("MORE_ENDPOINTS", "{}"))
     settings.SIGNAL_DISPATCH_ENDPOINTS = {
-        "crm": {
-            "URL": url,
-            "DEADLINE": deadline,
-            "TIMEOUT": deadline,
-            "SEND_LIMIT": float(os.environ.get("SEND_LIMIT", "300")),
-            "RETRY": {"delays": delays()},
-        },
+        "crm": crm,
+        **{alias: crm | entry for alias, entry in more.items()},
         **json.loads(os.environ.get("ENDPOINTS", "{}")),
     }
     backend = os.environ.get("BACKEND", "threads.ThreadsBackend")

@@ -30,7 +30,8 @@ KINDS = {
     40: {"state": "delivered", "available_at": None},
     10: {"state": "failed", "available_at": None},
     15: {"state": "waiting", "available_at": None, "lane": "busy"},
-    16: {"available_at": DatabaseNow(3600)},
+    5: {"available_at": DatabaseNow(3600)},
+    11: {"retried": True, "available_at": DatabaseNow(3600)},
     # Longer due than anything that may be taken, so each stands before it.
     9: {"endpoint": "unknown", "available_at": DatabaseNow(-9000)},
     6: {"environment": "production", "available_at": DatabaseNow(-9000)},
@@ -40,10 +41,9 @@ KINDS = {
 
 def lay_around(count):
     for hundredths, values in KINDS.items():
-        many = count * hundredths // 100
-        rows = Delivery.objects.filter(**{k: v for k, v in values.items() if k != "available_at"})
-        made = delivery(**values)
-        copy(made, max(1, many - rows.count()))
+        kind = {"event": f"kind-{hundredths}"}
+        there = Delivery.objects.filter(**kind).count()
+        copy(delivery(**values, **kind), count * hundredths // 100 - there)
     tidy()
 
 

@@ -179,4 +179,17 @@ def live(lives: str, seed: str) -> None:
             order.delete()
 
 
-WORKS: dict[str, Callable[..., None]] = {"change": change, "live": live}
+def save_steadily(count: str, every: str, prefix: str) -> None:
+    """Save so many new orders, one in so many seconds, and print when each was committed."""
+    began = time.monotonic()
+    for number in range(int(count)):
+        time.sleep(max(0.0, began + number * float(every) - time.monotonic()))
+        Order.objects.create(number=f"{prefix}-{number}")
+        print(f"{prefix}-{number} {time.monotonic()}", flush=True)  # noqa: T201 - read by the test
+
+
+WORKS: dict[str, Callable[..., None]] = {
+    "change": change,
+    "live": live,
+    "save_steadily": save_steadily,
+}

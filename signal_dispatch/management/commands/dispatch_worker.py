@@ -10,6 +10,7 @@ from typing import Any
 from django.conf import settings as django_settings
 from django.core.management.base import BaseCommand, CommandError
 
+from signal_dispatch.backends import backends
 from signal_dispatch.claims import Scope, own_scope
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.heartbeats import Heartbeat
@@ -79,6 +80,8 @@ class Command(BaseCommand):
             max_sleep_seconds=1.0,
             using=options["database"] or (),
             after_look=after_look,
+            watching=not backends.under_test,
+            eager=True,
         )
         with _until_told() as told, tally.counting():
             worker.start()

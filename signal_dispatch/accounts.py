@@ -1,0 +1,90 @@
+"""Tell the outbox how calls fared; open and close breakers by what it knows."""
+
+from collections import Counter
+from time import monotonic
+
+from signal_dispatch import bars, counting
+from signal_dispatch.endpoints import breaker_of
+from signal_dispatch.gates import Gatekeeper
+from signal_dispatch.hand import Hand
+from signal_dispatch.health import News
+from signal_dispatch.jobs import Place
+from signal_dispatch.recovering import bring_forward
+from signal_dispatch.sweeping import Sweeper
+
+
+class Accountant:
+    """Count what the senders noted, and judge it. Belongs to the bookkeeper's thread."""
+
+    def __init__(self, hand: Hand, sweeper: Sweeper, gatekeeper: Gatekeeper) -> None:
+        self._hand = hand
+        self._sweeper = sweeper
+        self._gatekeeper = gatekeeper
+
+    def account(self, until: float) -> None:
+        """Tell what is to be told by then, ``inf`` for all. What is refused is kept."""
+        hand = self._hand
+        with hand.lock:
+            untold = hand.health.take_news(until)
+        try:
+            for place in list(untold):
+                self._tell(place, untold[place])
+                del untold[place]
+        finally:
+            with hand.lock:
+                for place, news in untold.items():
+                    hand.health.give_back(place, news)
+        with hand.lock:
+            recovered = hand.health.take_recovered(monotonic())
+        for place in recovered:
+            try:
+                if bring_forward(*place):
+                    self._sweeper.expect(0.0)
+            except Exception:
+                with hand.lock:
+                    hand.health.recover(place)
+                raise
+
+    def _tell(self, place: Place, news: News) -> None:
+        """Count, and judge after that commit: of processes that fail at once the last sees all."""
+        if news.counts:
+            counting.add(*place, news.counts)
+            with self._hand.lock:
+                self._hand.health.counted(place, news.counts)
+            news.to_judge |= news.counts["breaker_failed"] > 0
+            news.counts = Counter()
+        if news.to_judge:
+            self._judge(place)
+            news.to_judge = False
+        if news.has_probed:
+            self._conclude_probe(place, succeeded=news.probe_succeeded)
+
+    def _judge(self, place: Place) -> None:
+        breaker = breaker_of(place.endpoint)
+        if breaker is None:
+            return
+        attempts, failed = counting.judged(*place, breaker.window)
+        if breaker.opens_at(attempts, failed):
+            bars.open_breaker(*place, breaker, attempts=attempts, failed=failed)
+            self._gatekeeper.ask(place.using)
+            self._sweeper.expect(breaker.pause)
+        self._learn(place, attempts, failed)
+
+    def _conclude_probe(self, place: Place, *, succeeded: bool | None) -> None:
+        if succeeded is False:  # when to probe next stands in the outbox since it began
+            return
+        if succeeded is None:
+            bars.give_up_probe(*place)
+        else:
+            bars.close_breaker(*place)
+            self._learn(place, 0, 0)
+        self._gatekeeper.ask(place.using)
+        with self._hand.lock:
+            if succeeded:
+                self._hand.health.recover(place)
+            self._sweeper.ask()
+
+    def _learn(self, place: Place, attempts: int, failed: int) -> None:
+        with self._hand.lock:
+            self._hand.health.learn(place, attempts, failed)
+            self._hand.ready.notify_all()

@@ -1,0 +1,81 @@
+"""Heed breakers, pauses and rates in a thread that sends by itself, without a bookkeeper."""
+
+from dataclasses import replace
+
+from signal_dispatch import bars, claims, counting
+from signal_dispatch.claims import Scope
+from signal_dispatch.endpoints import breaker_of, endpoints
+from signal_dispatch.jobs import Place
+from signal_dispatch.models import Delivery
+from signal_dispatch.outbox import Lease
+from signal_dispatch.probing import claim_probe
+from signal_dispatch.rates import rates
+from signal_dispatch.recovering import bring_forward
+from signal_dispatch.settling import Settlement
+
+#: Where an attempt of this process failed, and none succeeded since.
+_ailing: set[Place] = set()
+
+
+class Bounds:
+    """What the outbox says of its endpoints just now, and what is learned while sending."""
+
+    def __init__(self, using: str) -> None:
+        self._using = using
+        barred = bars.barred(using)
+        #: Not to be called, the one delivery of each apart that probes it.
+        self._shut = set(barred)
+        self._ripe = {endpoint for endpoint, left in barred.items() if left <= 0}
+        self._probes: set[int] = set()
+
+    def claim(self, lease: Lease, scope: Scope, limit: int) -> list[Delivery]:
+        """Take what is due at endpoints that may be called, and a probe of each that may be."""
+        probes = []
+        for endpoint in sorted(self._ripe & scope.endpoints):
+            narrow = replace(scope, endpoints=frozenset({endpoint}))
+            due = claims.due_kinds(claims.seconds_until_due(self._using, narrow))
+            if due and (probe := claim_probe(self._using, lease, narrow, endpoint, due)):
+                probes.append(probe)
+                self._probes.add(probe.pk)
+        open_ones = replace(scope, endpoints=scope.endpoints - self._shut)
+        return probes + claims.claim(self._using, lease, open_ones, limit)
+
+    def allow(self, delivery: Delivery) -> bool:
+        """Say whether a delivery may be sent now."""
+        alias = delivery.endpoint
+        if alias in self._shut and delivery.pk not in self._probes:
+            return False
+        endpoint = endpoints.find(alias)
+        if endpoint is None or not rates.seconds_to_wait(alias, endpoint.rate):
+            return True
+        self._shut.add(alias)  # until the next commit
+        return False
+
+    def count(self, settlement: Settlement) -> None:
+        """Tell the outbox how a call went; open or close the breaker by what it knows."""
+        endpoint, probe = settlement.delivery.endpoint, settlement.delivery.pk in self._probes
+        counts = counting.counts_of(settlement.attempt) if settlement.attempt else None
+        if not counts:
+            if probe:
+                bars.give_up_probe(self._using, endpoint)
+            return
+        counting.add(self._using, endpoint, counts)
+        place = Place(self._using, endpoint)
+        if counts["breaker_failed"]:
+            _ailing.add(place)
+            self._judge(endpoint)
+        elif probe:
+            bars.close_breaker(self._using, endpoint)
+            self._shut.discard(endpoint)
+        if counts["answered_2xx"] and (probe or place in _ailing):
+            _ailing.discard(place)
+            bring_forward(self._using, endpoint)
+
+    def _judge(self, endpoint: str) -> None:
+        breaker = breaker_of(endpoint)
+        if breaker is None:
+            return
+        attempts, failed = counting.judged(self._using, endpoint, breaker.window)
+        if breaker.opens_at(attempts, failed):
+            bars.open_breaker(self._using, endpoint, breaker, attempts=attempts, failed=failed)
+            self._shut.add(endpoint)

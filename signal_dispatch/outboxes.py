@@ -1,0 +1,86 @@
+"""Which outboxes this process looks into, and which of them are left alone for a while."""
+
+import logging
+from collections.abc import Iterable
+from time import monotonic
+
+from django.db import DatabaseError, Error, connections
+
+from signal_dispatch.databases import is_refused_by_test, outbox_aliases
+from signal_dispatch.models import Delivery
+from signal_dispatch.registry import registry
+
+logger = logging.getLogger("signal_dispatch")
+
+#: The longest rest, in seconds, of a database that can't be reached while others can.
+MAX_REST_SECONDS = 10.0
+#: The rest of one that has no outbox, and the longest of one that takes long to refuse.
+LONG_REST_SECONDS = 300.0
+
+
+class Outboxes:
+    """The databases with an outbox, by alias: those that are named, or all there are."""
+
+    def __init__(self, using: Iterable[str]) -> None:
+        self._using = tuple(using)
+        #: Where this process recorded something, whatever its routers say by now.
+        self._met: set[str] = set()
+        self._resting: dict[str, float] = {}
+        self._failures: dict[str, int] = {}
+
+    def meet(self, using: str) -> None:
+        """Note that there is an outbox in this database."""
+        self._met.add(using)
+
+    def awake(self) -> list[str]:
+        """List those that may be looked into now."""
+        known = self._using or self._met.union(
+            outbox_aliases(Delivery, {dispatch.model for dispatch in registry})
+        )
+        now = monotonic()
+        return [alias for alias in sorted(known) if self._resting.get(alias, now) <= now]
+
+    def note_well(self, using: str) -> None:
+        """Note that one could be looked into."""
+        self._failures.pop(using, None)
+
+    def rest(self, using: str, error: Exception, took: float) -> float:
+        """Leave an unwell database alone for a while, and return for how many seconds.
+
+        The longer it ``took`` to refuse, the longer: it keeps the others waiting meanwhile.
+        """
+        connections[using].close()
+        failures = self._failures[using] = self._failures.get(using, 0) + 1
+        rest = max(pause_after(failures, MAX_REST_SECONDS), min(10 * took, LONG_REST_SECONDS))
+        self._resting[using] = monotonic() + rest
+        logger.warning(
+            "The outbox of the database %r can't be reached (%s); trying again in %.1f s.",
+            using,
+            error,
+            rest,
+            extra={"action": "outbox_unavailable"},
+        )
+        return rest
+
+    def is_left_out(self, using: str, error: Exception) -> bool:
+        """Say whether the database has no outbox for us, rather than being unwell."""
+        if isinstance(error, DatabaseError):
+            return self._lacks_tables(using)
+        return is_refused_by_test(error)
+
+    def _lacks_tables(self, using: str) -> bool:
+        try:
+            tables = connections[using].introspection.table_names()
+        except Error:
+            return False
+        if Delivery._meta.db_table in tables:
+            return False
+        self._resting[using] = monotonic() + LONG_REST_SECONDS
+        logger.warning("The database %r has no outbox: run 'migrate' on it.", using)
+        return True
+
+
+def pause_after(failures: int, longest: float) -> float:
+    """Return how many seconds to leave a database alone after so many failures in a row."""
+    # Bounded before it is raised: days of failures would be more than a float can hold.
+    return min(longest, 0.25 * 2.0 ** min(failures, 20))
