@@ -10,6 +10,9 @@ from requests.auth import AuthBase, HTTPBasicAuth
 from signal_dispatch import readers
 from signal_dispatch.exceptions import EndpointNotMocked, SendError
 
+#: Error class of an attempt that made no call, as it was not known as whom.
+ERROR_CLASS: Final = "credentials"
+
 #: What a key of an entry is made of, and the value that stands for a callable within it.
 _KEYS: Final[Mapping[str, tuple[str, Callable[[Any], Any], str]]] = {
     "HEADERS": ("a dict of strings", readers.headers, ""),
@@ -131,7 +134,7 @@ def _for_requests(auth: Any) -> Auth | None:
 
 
 def _failed(sentence: str) -> SendError:
-    return SendError("credentials", sentence)
+    return SendError(ERROR_CLASS, sentence)
 
 
 def _is_askable(value: Any) -> bool:

@@ -16,7 +16,7 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode, TracerProvid
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 import signal_dispatch
-from signal_dispatch import tracing
+from signal_dispatch import credentials, tracing
 from signal_dispatch.calling import FILES
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.models import Attempt, Delivery
@@ -31,7 +31,7 @@ _METHODS: Final = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
 )
 # Error classes of attempts that ended before a call was made.
-_UNCALLED: Final = frozenset({FILES, "internal"})
+_UNCALLED: Final = frozenset({FILES, credentials.ERROR_CLASS, "internal"})
 # As the conventions advise for this histogram, in seconds.
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 

@@ -12,7 +12,7 @@ from urllib3.util import Timeout
 
 import signal_dispatch
 from signal_dispatch import decoding
-from signal_dispatch.credentials import Auth, Credentials
+from signal_dispatch.credentials import ERROR_CLASS, Auth, Credentials
 from signal_dispatch.deadlines import deadline, seconds_left
 from signal_dispatch.entries import Endpoint
 from signal_dispatch.exceptions import EndpointNotMocked, SendError
@@ -72,10 +72,8 @@ def _credentials(endpoint: Endpoint) -> Credentials:
     try:
         seconds_left()
     except TimeoutError:
-        raise SendError(
-            "credentials",
-            f"{endpoint.setting('DEADLINE')} was over before the credentials were given.",
-        ) from None
+        sentence = f"{endpoint.setting('DEADLINE')} was over before the credentials were given."
+        raise SendError(ERROR_CLASS, sentence) from None
     return known
 
 
@@ -124,9 +122,8 @@ def _told(auth: Auth, endpoint: Endpoint) -> Auth:
         except EndpointNotMocked:
             raise
         except Exception as error:  # noqa: BLE001 - it is anybody's code
-            raise SendError(
-                "credentials", f"{endpoint.setting('AUTH')} raised {type(error).__name__}."
-            ) from None
+            sentence = f"{endpoint.setting('AUTH')} raised {type(error).__name__}."
+            raise SendError(ERROR_CLASS, sentence) from None
 
     return authenticate
 
@@ -138,9 +135,8 @@ def _bytes_of(prepared: requests.PreparedRequest, endpoint: Endpoint) -> bytes:
         body = prepared.body = body.encode()
         prepared.prepare_content_length(body)
     if not isinstance(body, bytes):
-        raise SendError(
-            "credentials", f"{endpoint.setting('SECRETS')} can't sign a body that is a stream."
-        )
+        sentence = f"{endpoint.setting('SECRETS')} can't sign a body that is a stream."
+        raise SendError(ERROR_CLASS, sentence)
     return body
 
 

@@ -219,6 +219,19 @@ def test_signature_bears_the_uid_at_every_attempt_and_is_kept_nowhere(declare, r
     assert not [name for name in only().headers if name.lower().startswith("webhook-")]
 
 
+def test_signature_covers_files_that_go_along(declare, receiver, settings):
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": receiver.url, "SECRETS": [secret]}}
+    declare(Order, get_files=lambda self, delivery: {"invoice": ("a.pdf", b"\x00\xff%PDF")})
+    Order.objects.create(number="A-1")
+    attempt()
+
+    (request,) = receiver.requests
+    assert request.headers["Content-Type"].startswith("multipart/form-data")
+    assert b"\x00\xff%PDF" in request.body
+    verify(request.body, request.headers, [secret])
+
+
 # get_outcome
 
 

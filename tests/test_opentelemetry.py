@@ -210,6 +210,20 @@ def test_a_call_by_send_is_a_span_but_no_http(told, receiver, collected, answer)
     assert collected.points("http.client.request.duration") == []
 
 
+def test_credentials_that_can_t_be_had_took_no_call(told, receiver, collected, settings):
+    def vault():
+        raise ConnectionRefusedError
+
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": receiver.url, "HEADERS": vault}}
+    told()
+    Order.objects.create(number="A-1")
+    attempt()
+
+    (span,) = collected.spans.get_finished_spans()
+    assert span.attributes["error.type"] == "credentials"
+    assert collected.points("http.client.request.duration") == []
+
+
 def test_files_that_can_t_be_had_took_no_call(told, receiver, collected):
     def get_files(self, delivery):
         raise FileNotFoundError
