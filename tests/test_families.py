@@ -9,6 +9,7 @@ from django.test.utils import CaptureQueriesContext
 from signal_dispatch import claims, families
 from signal_dispatch.claims import Kind, Scope
 from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.models import Delivery
 from signal_dispatch.outbox import Lease
 from tests.deliveries import delivery
 

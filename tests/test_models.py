@@ -6,14 +6,8 @@ import uuid
 import pytest
 from django.core import serializers
 
-from signal_dispatch.models import (
-    Attempt,
-    Delivery,
-    RemoteObject,
-    key_as_text,
-    key_from_text,
-    plain_key,
-)
+from signal_dispatch.keys import key_as_text, key_from_text, plain_key
+from signal_dispatch.models import Attempt, Delivery, RemoteObject
 from tests.deliveries import delivery
 from tests.shop.models import Order, Seat, Shipment
 

@@ -107,7 +107,6 @@ def test_processes_share_a_rate_through_the_storage(storage, settings):
     code = (
         "import sys; from django.conf import settings as s;"
         "from signal_dispatch.rates import Rates;"
-        "from signal_dispatch.entries import Endpoint;"
         "s.configure(SIGNAL_DISPATCH_RATE_STORAGE=sys.argv[1],"
         " SIGNAL_DISPATCH_ENVIRONMENT=sys.argv[2]);"
         "e = 'crm', (30, 60.0); r = Rates();"
