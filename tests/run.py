@@ -21,7 +21,7 @@ LIMIT_SECONDS = 1500
 SOAK_LIMIT_SECONDS = 2 * 3600
 
 # On in-memory SQLite all threads share one connection, which concerns the test support alone.
-MEMORY_TESTS = ["tests/test_testing.py", "tests/test_pytest_plugin.py"]
+MEMORY_TESTS = ["tests/test_testing.py"]
 
 #: How many databases are tested side by side.
 AT_ONCE = 2

@@ -4,6 +4,9 @@ import pytest
 
 from signal_dispatch import conf
 from signal_dispatch.exceptions import InvalidSettings
+from tests.once import ONCE
+
+pytestmark = ONCE
 
 
 @pytest.fixture

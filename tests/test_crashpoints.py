@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from signal_dispatch import crashpoints
+from tests.once import ONCE
+
+pytestmark = ONCE
 
 
 @pytest.fixture

@@ -4,7 +4,10 @@ import pytest
 
 from signal_dispatch import Change, Event, ModelDispatch, Response
 from signal_dispatch.exceptions import PayloadError
+from tests.once import ONCE
 from tests.shop.models import Legacy, Order, Stamped
+
+pytestmark = ONCE
 
 
 class Plain(ModelDispatch):

@@ -5,6 +5,9 @@ from signal_dispatch.endpoints import endpoints
 from signal_dispatch.entries import SETTING, Endpoint, parse
 from signal_dispatch.exceptions import InvalidEndpoint, InvalidEndpointKey, UnknownEndpoint
 from signal_dispatch.retries import RetryPolicy
+from tests.once import ONCE
+
+pytestmark = ONCE
 
 URL = "https://crm.example.com/api/"
 

@@ -5,7 +5,10 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from signal_dispatch import Change, Event
+from tests.once import ONCE
 from tests.shop.models import Order
+
+pytestmark = ONCE
 
 
 def updated(**values):

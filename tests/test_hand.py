@@ -6,6 +6,9 @@ from signal_dispatch.hand import BURST_SECONDS, BUSY_SECONDS, PATIENCE_SECONDS, 
 from signal_dispatch.jobs import Job
 from signal_dispatch.models import Delivery, State
 from signal_dispatch.settling import Settlement
+from tests.once import ONCE
+
+pytestmark = ONCE
 
 
 def job(endpoint="crm", body=b""):

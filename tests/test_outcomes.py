@@ -15,6 +15,9 @@ from signal_dispatch.outcomes import (
     outcome_of,
     outcome_of_error,
 )
+from tests.once import ONCE
+
+pytestmark = ONCE
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 

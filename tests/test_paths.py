@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from signal_dispatch.exceptions import PathError
 from signal_dispatch.paths import expand, problem_with, variables
+from tests.once import ONCE
 from tests.shop.models import Order, Seat
+
+pytestmark = ONCE
 
 LATER = frozenset({"remote_id"})
 

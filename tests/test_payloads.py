@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from signal_dispatch.exceptions import PayloadError
 from signal_dispatch.payloads import decode, encode_form, encode_json, from_fields, to_plain
+from tests.once import ONCE
 from tests.shop.models import Customer, Order, Seat, Shipment, Tag
+
+pytestmark = ONCE
 
 
 def test_payload_has_flat_keys_and_values_as_the_database_gives_them_back():

@@ -7,6 +7,10 @@ from textwrap import dedent
 
 import pytest
 
+from tests.once import ONCE
+
+pytestmark = ONCE
+
 SETTINGS = """
     SECRET_KEY = "for tests only"
     INSTALLED_APPS = ["django.contrib.contenttypes", "signal_dispatch", "shop"]

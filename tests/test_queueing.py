@@ -6,6 +6,9 @@ from signal_dispatch.claims import Kind
 from signal_dispatch.jobs import Job
 from signal_dispatch.models import Delivery
 from signal_dispatch.queueing import Queue
+from tests.once import ONCE
+
+pytestmark = ONCE
 
 
 def job(endpoint="crm", body=b"", since=0.0, using="default", **values):

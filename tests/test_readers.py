@@ -2,6 +2,9 @@ import pytest
 from requests.auth import HTTPDigestAuth
 
 from signal_dispatch import readers
+from tests.once import ONCE
+
+pytestmark = ONCE
 
 
 @pytest.mark.parametrize(

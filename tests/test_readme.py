@@ -13,6 +13,9 @@ import tests.shop.models
 from signal_dispatch.conf import PREFIX, Settings
 from signal_dispatch.entries import _READERS
 from signal_dispatch.registry import registry
+from tests.once import ONCE
+
+pytestmark = ONCE
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -5,7 +5,10 @@ import pytest
 from signal_dispatch import ModelDispatch, register
 from signal_dispatch.exceptions import InvalidDispatch
 from signal_dispatch.registry import Registry, registry
+from tests.once import ONCE
 from tests.shop.models import Customer, Order, OrderProxy, PriorityOrder
+
+pytestmark = ONCE
 
 
 class Told(ModelDispatch):

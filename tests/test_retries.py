@@ -9,6 +9,9 @@ from signal_dispatch.retries import (
     RetryPolicy,
     parse_retry_after,
 )
+from tests.once import ONCE
+
+pytestmark = ONCE
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 

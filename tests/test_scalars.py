@@ -10,6 +10,9 @@ from django.utils.safestring import mark_safe
 
 from signal_dispatch.scalars import to_scalar, to_text
 from tests.fieldzoo.models import Animal, Mood
+from tests.once import ONCE
+
+pytestmark = ONCE
 
 
 class Size(TextChoices):

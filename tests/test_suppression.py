@@ -11,6 +11,9 @@ from signal_dispatch.suppression import (
     is_suppressed,
     running_hook,
 )
+from tests.once import ONCE
+
+pytestmark = ONCE
 
 
 class Named(ModelDispatch):

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.once import ONCE
+
+pytestmark = ONCE
+
 PRINTED = Path(__file__).with_name("printed")
 
 MODELS = """
