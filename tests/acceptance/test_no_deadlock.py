@@ -5,12 +5,18 @@ import threading
 import pytest
 from django.db import Error, connection, connections, transaction
 
-from signal_dispatch import ModelDispatch
+from signal_dispatch import ModelDispatch, claims, replacing
 from signal_dispatch.backends import backends
+from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.inline import send_inline
+from signal_dispatch.lanes import lane_of
 from signal_dispatch.models import Delivery
+from signal_dispatch.outbox import Lease
 from tests.acceptance.soak import report, scaled
+from tests.deliveries import delivery
 from tests.settings import DATABASE
 from tests.shop.models import Order
+from tests.waiting import eventually
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -110,3 +116,42 @@ def test_a_handler_that_locks_and_saves_never_meets_a_saver(
     made = Delivery.objects.exclude(state="cancelled")
     assert not made.exclude(state="delivered", handler_tries=0).exists()
     assert not Order.objects.filter(crm_id="").exists()
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite locks no rows.")
+def test_a_handler_that_outlives_its_lease_never_meets_the_saver_who_replaces_its_delivery(
+    receiver, declare, monkeypatch, caplog
+):
+    order = Order.objects.create(number="A-1")
+    declare(Order, base=Answered, latest_wins=True)
+    lane = lane_of("", "crm", "shop.Told", "shop.order", order.pk)
+    made = delivery(object_pk=order.pk, lane=lane, available_at=DatabaseNow(3600))
+    handling, cancel = threading.Event(), replacing._cancel
+    handle_response = Answered.handle_response
+
+    def send():
+        lease = Lease(claims.holder(), 0.3)
+        send_inline(claims.claim_ids("default", lease, [made.pk]), "default", lease)
+        connections.close_all()
+
+    def say_that_it_begins(dispatch, delivery, response):
+        handling.set()
+        handle_response(dispatch, delivery, response)
+
+    def let_it_be_sent_meanwhile(rows, waiting):
+        monkeypatch.setattr(replacing, "_cancel", cancel)
+        sender.start()
+        assert handling.wait(30)
+        over = Delivery.objects.filter(pk=made.pk, available_at__lte=DatabaseNow())
+        eventually(over.exists)
+        return cancel(rows, waiting)
+
+    sender = threading.Thread(target=send)
+    monkeypatch.setattr(Answered, "handle_response", say_that_it_begins)
+    monkeypatch.setattr(replacing, "_cancel", let_it_be_sent_meanwhile)
+    order.save()
+    sender.join(60)
+
+    assert [r.getMessage() for r in caplog.records if r.levelname in ("WARNING", "ERROR")] == []
+    assert [d.state for d in Delivery.objects.order_by("id")] == ["cancelled", "pending"]
+    assert len(receiver.requests) == 1
