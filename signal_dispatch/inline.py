@@ -66,17 +66,17 @@ def send_inline(
 def _send_one(
     delivery: Delivery, using: str, lease: Lease, sessions: SessionCache, *, raising: bool
 ) -> Settlement | None:
-    # Those before it may have taken longer than the lease. Nobody renews it while this thread
-    # waits, so what send() may take is taken now.
-    longest = Lease(lease.holder, max(lease.seconds, send_limit_of(delivery) or 0.0))
-    if delivery.pk not in claims.renew(using, longest, [delivery]):
+    # Those before it may have taken longer than the lease.
+    if delivery.pk not in claims.renew(using, lease, [delivery]):
         return None
 
     def resolve(alias: str) -> Endpoint:
         began = monotonic()
         endpoint = endpoints.resolve(alias)
-        # That may take its time, too.
-        if monotonic() - began > 1 and not claims.renew(using, lease, [delivery]):
+        longest = Lease(lease.holder, max(lease.seconds, send_limit_of(delivery) or 0.0))
+        # That may take its time, too; and nobody renews a lease while send() keeps this thread.
+        again = monotonic() - began > 1 or longest.seconds > lease.seconds
+        if again and not claims.renew(using, longest, [delivery]):
             raise LeaseLost(f"Resolving {alias!r} took too long: delivery {delivery.pk} waits.")
         return endpoint
 

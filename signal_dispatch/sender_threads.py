@@ -181,8 +181,6 @@ class SenderThreads:
         try:
             for connection in connections.all(initialized_only=True):
                 connection.close_if_unusable_or_obsolete()
-            limit = send_limit_of(job.delivery)
-            job.renewed_until = inf if limit is None else monotonic() + limit
             settlement = deliver(
                 job.delivery,
                 job.using,
@@ -217,6 +215,8 @@ class SenderThreads:
                     self.staff()  # others may have waited for the same answer
         if not _may_begin(job):
             raise LeaseLost(f"Resolving {alias!r} took too long: delivery {job.delivery.pk} waits.")
+        limit = send_limit_of(job.delivery)
+        job.renewed_until = inf if limit is None else monotonic() + limit
         return endpoint
 
     def _keep(self, error: BaseException | None) -> None:

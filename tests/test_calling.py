@@ -13,11 +13,12 @@ from signal_dispatch.backends.console import describe
 from signal_dispatch.exceptions import EndpointNotMocked
 from signal_dispatch.models import Attempt, Delivery, RemoteObject
 from tests.deliveries import seconds_until
+from tests.once import ONCE
 from tests.sending import attempt
 from tests.shop.models import Order, Tag
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, ONCE]
 
 
 @pytest.fixture
@@ -310,6 +311,24 @@ def test_inline_the_lease_is_as_long_as_send_may_take(sdk, settings):
     attempt()
 
     assert left == [pytest.approx(200, abs=10)]
+
+
+def tenant(key):
+    return {"URL": "https://sdk.example/", "SEND_LIMIT": 250}
+
+
+def test_the_limit_is_that_of_the_tenant_s_endpoint(sdk, settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"sdk": {"RESOLVER": f"{__name__}.tenant"}}
+    left = []
+
+    def send(self, delivery, session):
+        left.append(seconds_until(only().available_at))
+
+    sdk(send, get_endpoint=lambda self, order, change: "sdk:42")
+    Order.objects.create(number="A-1")
+    attempt()
+
+    assert left == [pytest.approx(250, abs=10)]
 
 
 @pytest.mark.django_db(transaction=True)

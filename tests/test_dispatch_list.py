@@ -481,3 +481,12 @@ def test_an_envelope_says_the_event_that_would_be_sent(declare, order):
     declare(**BY_REMOTE_ID, envelope="standard")
 
     assert '"type": "order.created"' in shown(order)
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_files_that_would_go_along_are_mentioned_and_not_opened(declare, order, method):
+    opened = []
+    declare(get_files=lambda self, delivery: opened.append(delivery), method=method)
+
+    assert ("multipart/form-data, with what get_files()" in shown(order)) == (method == "PUT")
+    assert opened == []

@@ -13,11 +13,13 @@ from django.db import OperationalError
 from signal_dispatch import RetryPolicy
 from signal_dispatch.exceptions import PayloadError
 from signal_dispatch.models import Attempt, Delivery
+from signal_dispatch.signing import verify
 from signal_dispatch.uploads import encode
+from tests.once import ONCE
 from tests.sending import attempt
 from tests.shop.models import Order, Tag
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, ONCE]
 
 
 def parts(body, content_type):
@@ -313,3 +315,15 @@ def test_a_database_that_is_away_costs_no_attempt(uploading, receiver):
         attempt()
 
     assert not Attempt.objects.exists()
+
+
+def test_the_signature_is_over_the_bytes_that_are_sent(uploading, receiver, settings):
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": receiver.url, "SECRETS": [secret]}}
+    uploading(lambda self, delivery: {"f": io.BytesIO(b"\x00\xff")})
+    Order.objects.create(number="A-1")
+    attempt()
+
+    (request,) = receiver.requests
+    assert received(request)[-1] == ("f", "f", "application/octet-stream", b"\x00\xff")
+    verify(request.body, request.headers, [secret])

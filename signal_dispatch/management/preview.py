@@ -10,7 +10,7 @@ from django.db.models import Model
 
 from signal_dispatch import lookups, masking, paths, remote_ids, sender, signing
 from signal_dispatch.credentials import Asked
-from signal_dispatch.declarations import ModelDispatch
+from signal_dispatch.declarations import BODILESS_METHODS, ModelDispatch
 from signal_dispatch.drafts import (
     REMOTE_ID,
     draft_path,
@@ -112,7 +112,9 @@ def _request(
     by_send = dispatch.overrides("send")
     url = f"{path or '(no path)'} by send()" if by_send else _masked_url(endpoint, path)
     yield f"{method} {url}  ({event}, to {alias!r}{note})"
-    yield from () if by_send else _headers(endpoint, plan, method)
+    if not by_send:
+        yield from _headers(endpoint, plan, method)
+        yield from _files(dispatch, method)
     if body:
         yield ""
         yield _readable(masking.masked(dispatch, body, plan.draft.headers))
@@ -166,6 +168,11 @@ def _headers(endpoint: Endpoint, plan: Plan, method: str) -> Iterator[str]:
         yield f"(QUERY: {ASKED})"
     if endpoint.auth:
         yield f"(AUTH: {ASKED if isinstance(endpoint.auth, Asked) else MASK})"
+
+
+def _files(dispatch: ModelDispatch[Any], method: str) -> Iterator[str]:
+    if dispatch.overrides("get_files") and method not in BODILESS_METHODS:
+        yield "(as multipart/form-data, with what get_files() opens)"
 
 
 def _signature(secrets: tuple[str, ...] | Asked) -> Iterator[str]:

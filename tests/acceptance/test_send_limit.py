@@ -9,9 +9,10 @@ from signal_dispatch.models import Attempt, Delivery
 from tests.acceptance.fleet import Fleet, await_calm, over_processes
 from tests.acceptance.soak import report
 from tests.deliveries import delivery
+from tests.once import ONCE
 from tests.waiting import eventually
 
-pytestmark = over_processes
+pytestmark = [*over_processes, ONCE]
 
 LEASE = 2
 
