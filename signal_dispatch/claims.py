@@ -54,6 +54,11 @@ class Scope:
         """Return the aliases of its endpoints and families."""
         return sorted(self.endpoints | self.families)
 
+    def includes(self, endpoint: str) -> bool:
+        """Say whether it is one of its endpoints, or of its families'."""
+        family, colon, _key = endpoint.partition(":")
+        return endpoint in self.endpoints or (bool(colon) and family in self.families)
+
     def rows(self, using: str) -> DeliveryQuerySet:
         """Return those deliveries, in whatever state."""
         named = Q(endpoint__in=self.endpoints)

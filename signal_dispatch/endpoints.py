@@ -13,6 +13,8 @@ from signal_dispatch.entries import SETTING, Endpoint, EndpointProblem, parse
 from signal_dispatch.exceptions import InvalidEndpoint, InvalidEndpointKey, UnknownEndpoint
 from signal_dispatch.resolved import Resolved
 
+#: How many aliases with a key are remembered.
+_MOST_KEYED = 10_000
 _NEVER_IN_A_KEY = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -26,6 +28,8 @@ class Endpoints:
 
     def __init__(self) -> None:
         self._parsed: dict[str, Endpoint] = {}
+        #: The entries of aliases with a sound key. Senders ask about each alias, again and again.
+        self._keyed: dict[str, Endpoint] = {}
         self._resolved = Resolved()
 
     def __getitem__(self, alias: str) -> Endpoint:
@@ -33,14 +37,17 @@ class Endpoints:
 
         Raises ``UnknownEndpoint``, ``InvalidEndpointKey``, or ``InvalidEndpoint`` for a fault.
         """
-        name, colon, key = alias.partition(":")
-        entry = self._entry(name, alias)
-        if not entry.resolver:
-            if colon:
-                raise UnknownEndpoint(_unknown_alias(alias))
-            return entry
-        if not key or _NEVER_IN_A_KEY.search(key):
-            raise InvalidEndpointKey(_without_key(name, key))
+        entry = self._keyed.get(alias)
+        if entry is None:
+            name, colon, key = alias.partition(":")
+            entry = self._entry(name, alias)
+            if not entry.resolver:
+                if colon:
+                    raise UnknownEndpoint(_unknown_alias(alias))
+                return entry
+            if not key or _NEVER_IN_A_KEY.search(key):
+                raise InvalidEndpointKey(_without_key(name, key))
+            self._keep(alias, entry)
         return self._resolved.find(alias) or entry
 
     def __contains__(self, alias: object) -> bool:
@@ -93,10 +100,9 @@ class Endpoints:
 
     def is_open(self, alias: str) -> bool:
         """Say whether its RESOLVER has to be asked before a call can go there."""
-        if ":" not in alias:
+        if ":" not in alias or (alias not in self._keyed and self.find(alias) is None):
             return False
-        known = self.find(alias)
-        return known is not None and bool(known.resolver) and self._resolved.is_open(alias)
+        return self._resolved.is_open(alias)
 
     def errors(self) -> list[EndpointProblem]:
         """Return every fault of every entry, for the system check."""
@@ -105,8 +111,13 @@ class Endpoints:
     def forget(self, *, setting: str = SETTING, **kwargs: Any) -> None:
         """Read everything anew from now on, if it is the endpoints that changed."""
         if setting == SETTING:
-            self._parsed = {}
+            self._parsed, self._keyed = {}, {}
             self._resolved.forget()
+
+    def _keep(self, alias: str, entry: Endpoint) -> None:
+        if len(self._keyed) >= _MOST_KEYED:
+            self._keyed = {}
+        self._keyed[alias] = entry
 
     def _entry(self, name: str, alias: str) -> Endpoint:
         # Settings may change while another thread reads them: what it read then goes with the old.

@@ -116,11 +116,14 @@ class Hand:
         for the save. So in a burst of saves one call at a time is begun, and the next one when it
         is done, waits for its answer, or a job was held back for too long.
         """
-        begun, ready = self.queue.last_begun, self.queue.ready_since
-        if begun is None or ready is None:
+        now, begun = monotonic(), self.queue.last_begun
+        if begun is None or now >= min(self.saved_at + BURST_SECONDS, begun + BUSY_SECONDS):
+            return 0.0  # without a look at what is ready, which may be for thousands of endpoints
+        ready = self.queue.ready_since
+        if ready is None:
             return 0.0
         until = min(self.saved_at + BURST_SECONDS, begun + BUSY_SECONDS, ready + PATIENCE_SECONDS)
-        return max(0.0, until - monotonic())
+        return max(0.0, until - now)
 
     def held(self) -> list[Job]:
         """Return every job whose lease has to be kept."""

@@ -70,23 +70,19 @@ class _Memory:
         self.pid = os.getpid()
         self.lock = Lock()
         self.questions: dict[str, _Question] = {}
-        self._answers: dict[str, _Answer] = {}
+        self.answers: dict[str, _Answer] = {}
         self._many = _MANY
 
-    def find(self, alias: str) -> _Answer | None:
-        answer = self._answers.get(alias)
-        return answer if answer is not None and monotonic() < answer.until else None
-
     def failures(self, alias: str) -> int:
-        answer = self._answers.get(alias)
+        answer = self.answers.get(alias)
         return answer.failures if answer is not None else 0
 
     def keep(self, alias: str, answer: _Answer) -> None:
-        self._answers[alias] = answer
-        if len(self._answers) >= self._many:
+        self.answers[alias] = answer
+        if len(self.answers) >= self._many:
             now = monotonic()
-            self._answers = {a: kept for a, kept in self._answers.items() if kept.is_needed(now)}
-            self._many = max(_MANY, 2 * len(self._answers))
+            self.answers = {a: kept for a, kept in self.answers.items() if kept.is_needed(now)}
+            self._many = max(_MANY, 2 * len(self.answers))
 
 
 class Resolved:
@@ -100,12 +96,12 @@ class Resolved:
 
     def find(self, alias: str) -> Endpoint | None:
         """Return the endpoint, if it was named lately."""
-        answer = self._current().find(alias)
+        answer = self._fresh(alias)
         return answer.endpoint if answer is not None else None
 
     def is_open(self, alias: str) -> bool:
         """Say whether the RESOLVER has to be asked, as its last answer is too old."""
-        return self._current().find(alias) is None
+        return self._fresh(alias) is None
 
     def get(self, entry: Endpoint, written: Mapping[str, Any], alias: str) -> Endpoint:
         """Return the endpoint, and ask the RESOLVER of its entry if need be.
@@ -115,7 +111,7 @@ class Resolved:
         memory, mine = self._current(), _Question()
         while True:
             with memory.lock:
-                answer = memory.find(alias)
+                answer = self._fresh(alias)
                 if answer is None:
                     question = memory.questions.setdefault(alias, mine)
             if answer is not None:
@@ -131,6 +127,10 @@ class Resolved:
     def forget(self) -> None:
         """Ask anew from now on; an answer that is under way is not kept."""
         self._memory = _Memory()
+
+    def _fresh(self, alias: str) -> _Answer | None:
+        answer = self._memory.answers.get(alias)
+        return answer if answer is not None and monotonic() < answer.until else None
 
     def _current(self) -> _Memory:
         # In a forked child a lock may be held, and a question be asked, by a thread that is gone.

@@ -78,7 +78,7 @@ def left_on(using: str, scope: Scope) -> Counter[str]:
     for group in unfinished_groups(using):
         mine = (
             group["environment"] == scope.environment
-            and group["endpoint"] in scope.endpoints
+            and scope.includes(group["endpoint"])
             and (group["dispatch"], group["model"]) in scope.dispatches
         )
         for kind in ("due", "scheduled", "held", "waiting"):

@@ -195,6 +195,15 @@ def test_a_key_makes_sense_with_a_resolver_only(settings):
     assert [endpoints.fault_of_key(a) for a in ("crm", "crm:42", "tenant:42")] == ["", "", ""]
 
 
+def test_aliases_with_a_key_are_not_remembered_without_end(settings, monkeypatch):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"tenant": {"RESOLVER": "shop.tenants.resolve"}}
+    monkeypatch.setattr("signal_dispatch.endpoints._MOST_KEYED", 5)
+    found = [endpoints[f"tenant:{number}"] for number in range(12)]
+
+    assert len({id(entry) for entry in found}) == 1
+    assert len(endpoints._keyed) <= 5
+
+
 def test_endpoints_are_parsed_once_until_settings_change(settings):
     first = endpoints["crm"]
     assert endpoints["crm"] is first

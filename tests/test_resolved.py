@@ -338,5 +338,5 @@ def test_answers_that_are_over_do_not_pile_up(clock, monkeypatch):
         else:
             refusal(f"tenant:{number}")
 
-    assert len(endpoints._resolved._memory._answers) < 17
+    assert len(endpoints._resolved._memory.answers) < 17
     endpoints.forget()

@@ -13,7 +13,9 @@ from tests.deliveries import delivery, new
 
 on_both = pytest.mark.django_db(databases=["default", "other"])
 
-SCOPE = Scope("", frozenset({"crm"}), frozenset({("shop.Told", "shop.order")}))
+SCOPE = Scope(
+    "", frozenset({"crm"}), frozenset({("shop.Told", "shop.order")}), frozenset({"tenant"})
+)
 
 
 @on_both
@@ -21,12 +23,13 @@ def test_what_is_left_is_counted_by_what_has_to_happen():
     delivery()
     delivery(available_at=DatabaseNow(60))
     delivery(available_at=DatabaseNow(60), held_by="alive")
-    delivery(available_at=None, state="waiting")
+    delivery(available_at=None, state="waiting", endpoint="tenant:42")
     delivery(available_at=None, state="failed")
+    delivery(endpoint="tenant")
     for foreign in ({"environment": "x"}, {"endpoint": "x"}, {"dispatch": "x"}, {"model": "x"}):
         delivery(**foreign)
 
-    assert left_on("default", SCOPE) == Counter(due=1, scheduled=1, held=1, waiting=1, foreign=4)
+    assert left_on("default", SCOPE) == Counter(due=1, scheduled=1, held=1, waiting=1, foreign=5)
 
 
 @on_both

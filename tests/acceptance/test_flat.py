@@ -1,6 +1,7 @@
 """What a claim and a look at rest cost does not grow with what lies in the table."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 from time import perf_counter
 
 import pytest
@@ -55,7 +56,7 @@ class Cost:
 
     def explained(self, execute, sql, params, many, context):
         """Let PostgreSQL do it once for the count, and once for the result."""
-        if sql.startswith(("SELECT", "UPDATE")):
+        if sql.startswith(("SELECT", "UPDATE", "WITH")):
             execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", params, many, context)
             ((told,),) = context["cursor"].fetchone()
             plan = told["Plan"]
@@ -83,9 +84,9 @@ def handler_reads():
         return sum(int(value) for _name, value in cursor.fetchall())
 
 
-def cost_of_a_look():
+def cost_of_a_look(scope=SCOPE):
     with counted() as cost:
-        found = claims.seconds_until_due("default", SCOPE)
+        found = claims.seconds_until_due("default", scope)
     return cost, found
 
 
@@ -120,6 +121,31 @@ def test_a_look_and_a_claim_cost_the_same_among_many_rows():
 
     assert max(shares.values()) <= 1.5 * shares[1_000]
     # With a thousand times the rows the index has two more levels: a page each, for each endpoint.
+    assert max(looks.values()) <= 2 * looks[1_000]
+
+
+def test_a_look_at_tenants_costs_the_same_among_many_rows():
+    scope = replace(SCOPE, endpoints=frozenset(), families=frozenset({"tenant"}))
+    names = [f"tenant:{number}" for number in range(20)]
+    for name in names:
+        delivery(endpoint=name, available_at=DatabaseNow(60))
+    looks = {}
+    for count in (1_000, 100_000, *([1_000_000] if scaled(0, 1) else [])):
+        lay_around(count)
+        for name in names[:2]:
+            finished = {"state": "delivered", "available_at": None, "endpoint": name}
+            copy(delivery(finished_at=DatabaseNow(-9), **finished), count // 10)
+        tidy()
+        cost_of_a_look(scope)
+        look, found = cost_of_a_look(scope)
+        assert set(found) == set(names)
+        looks[count] = look.read
+        report(
+            f"{connection.vendor}, 20 tenants among {count:,} rows",
+            reads_per_look=look.read,
+            ms_per_look=look.milliseconds,
+        )
+
     assert max(looks.values()) <= 2 * looks[1_000]
 
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import sys
 import threading
 import time
 from collections import Counter
@@ -12,13 +13,16 @@ from urllib.parse import parse_qs
 import pytest
 from django.test import RequestFactory
 
+import tests.shop as tests_shop
 from signal_dispatch.backends import backends
 from signal_dispatch.models import Attempt, Delivery
+from signal_dispatch.registry import registry
 from signal_dispatch.signing import sign
 from tests.howto import crm_login, receiving
 from tests.once import ONCE
 from tests.receiver import Receiver
-from tests.shop.models import Order
+from tests.shop import models, tenants
+from tests.shop.models import Customer, Order, Subscription
 from tests.waiting import eventually
 
 pytestmark = ONCE
@@ -200,3 +204,52 @@ def test_receiver_takes_a_signed_message_once(settings, monkeypatch):
     assert refused.status_code == 401
     assert json.loads(refused.content) == {"error": "No signature in webhook-signature fits."}
     assert len(stored) == 1
+
+
+# Endpoints of tenants.
+
+
+@pytest.fixture
+def shop_with_tenants(monkeypatch, settings):
+    """Do as the how-to says, with ``shop`` as the tests have it; give the names it makes."""
+    configured, model, dispatch, resolver, cancelling, tests = blocks("tenants")
+    assert model in Path(models.__file__).read_text()
+    assert resolver.replace("from shop", "from tests.shop") == Path(tenants.__file__).read_text()
+    for name, module in {"": tests_shop, ".models": models, ".tenants": tenants}.items():
+        monkeypatch.setitem(sys.modules, f"shop{name}", module)
+    names = {
+        "__name__": "tests.shop.dispatches",
+        "Customer": Customer,
+        "cancel": lambda: exec(compile(cancelling, "tenants.md", "exec"), {}),  # noqa: S102
+    }
+    before = set(registry)
+    for block in (configured, dispatch, tests):
+        exec(compile(block, "tenants.md", "exec"), names)  # noqa: S102 - our own page
+    settings.SIGNAL_DISPATCH_ENDPOINTS = names["SIGNAL_DISPATCH_ENDPOINTS"]
+    yield names
+    for made in set(registry) - before:
+        registry.remove(type(made))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_order_is_told_to_the_subscriber",
+        "test_order_waits_for_a_subscriber_that_is_gone",
+    ],
+)
+def test_tenants_are_told_as_the_page_says(shop_with_tenants, db, deliveries, mock_endpoint, name):
+    shop_with_tenants[name](db, deliveries, mock_endpoint)
+
+
+def test_each_subscription_gets_a_delivery_and_what_waits_can_be_cancelled(shop_with_tenants, db):
+    customer = Customer.objects.create(name="Ada")
+    for number in (41, 42, 43):
+        Subscription.objects.create(pk=number, customer=customer, active=number != 43)
+    Order.objects.create(number="A-1", customer=customer)
+    Order.objects.create(number="A-2")
+    told = Delivery.objects.order_by("endpoint").values_list("endpoint", "state")
+    assert list(told) == [("tenant:41", "pending"), ("tenant:42", "pending")]
+
+    shop_with_tenants["cancel"]()
+    assert list(told.all()) == [("tenant:41", "pending"), ("tenant:42", "cancelled")]
