@@ -70,6 +70,7 @@ class Problem(StrEnum):
     COLLECTION_CALLED = "W008"
     DELETED_AS_CHANGE = "W009"
     THROUGH_UNSEEN = "I001"
+    BULK_UNSEEN = "I004"
 
     # What an endpoint lets out, and in.
     PORT_REFUSED = "E045"
