@@ -17,6 +17,7 @@ from signal_dispatch.intake import Intake
 from signal_dispatch.jobs import Job
 from signal_dispatch.outbox import FIRST_EPOCH
 from signal_dispatch.outboxes import pause_after
+from signal_dispatch.pruning import Pruner
 from signal_dispatch.records import Recorder
 from signal_dispatch.renewing import Renewer
 from signal_dispatch.returning import return_jobs
@@ -55,6 +56,7 @@ class Bookkeeper:
         self.intake = Intake(hand, self.sweeper, submit, batch=batch)
         self.renewer = Renewer(hand, self.intake.submit_or_return)
         self.recorder = Recorder(hand, self.sweeper)
+        self.pruner = Pruner(self.sweeper.aliases)
 
     def run(self) -> None:
         """Work until the hand closes; then record, hand back, and end."""
@@ -96,6 +98,8 @@ class Bookkeeper:
         if hand.to_read or hand.to_look or hand.stale or (hand.stopping and len(hand.queue)):
             return now
         times = [self.sweeper.next_at(now), self.gatekeeper.next_at(), hand.health.next_news()]
+        if not (hand.stopping or hand.finishing):
+            times.append(self.pruner.next_at)
         if (next_look := self.intake.next_look()) is not None:
             times.append(next_look)
         if hand.settled:
@@ -127,6 +131,8 @@ class Bookkeeper:
             self.renewer.check_watched()
         if sweeping:
             self.sweeper.sweep(self.intake.take)
+        if sweeping or now >= self.pruner.next_at:  # at rest it costs no connection of its own
+            self.pruner.prune()
         with self._hand.lock:
             self._hand.calm.notify_all()
 

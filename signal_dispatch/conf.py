@@ -46,16 +46,20 @@ class Settings:
         return _read("LEASE_SECONDS", readers.seconds, 60)
 
     @cached_property
-    def retention(self) -> Mapping[str, timedelta]:
-        """Return how long finished deliveries are kept, by ``delivered`` and ``failed``."""
+    def retention(self) -> Mapping[str, timedelta | None]:
+        """Return how long finished deliveries are kept, by ``delivered`` and ``failed``.
+
+        ``None`` is for ever; cancelled ones are kept as delivered ones are.
+        """
         value = _get("RETENTION", DEFAULT_RETENTION)
         if not isinstance(value, Mapping):
             raise _invalid("RETENTION", 'must be a dict such as {"delivered": timedelta(days=7)}.')
         for name, kept in value.items():
             if name not in DEFAULT_RETENTION:
                 raise _invalid("RETENTION", f"does not know {name!r}: use 'delivered' or 'failed'.")
-            if not isinstance(kept, timedelta) or kept < timedelta():
-                raise _invalid(f'RETENTION["{name}"]', "must be a timedelta, not a negative one.")
+            if kept is not None and (not isinstance(kept, timedelta) or kept < timedelta()):
+                sentence = "must be a timedelta, not a negative one, or None to keep them for ever."
+                raise _invalid(f'RETENTION["{name}"]', sentence)
         return {**DEFAULT_RETENTION, **value}
 
     @cached_property

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from django.db import NotSupportedError, connections, router, transaction
@@ -110,6 +111,26 @@ class SecondsFromNow(Func):
         """Return the SQL of SQLite."""
         template = "((julianday(%(expressions)s) - julianday('now')) * 86400.0)"
         return self.as_sql(compiler, connection, template=template)
+
+
+class StoredMoment(Expression):
+    """A moment that was read from the database, written as it stands there.
+
+    SQLite compares text, and our clock writes three places where Django writes six or none.
+    """
+
+    output_field = DateTimeField()
+
+    def __init__(self, moment: datetime) -> None:
+        super().__init__()
+        self.moment = moment
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        """Return a placeholder and the moment."""
+        value = connection.ops.adapt_datetimefield_value(self.moment)
+        if connection.vendor == "sqlite":
+            value = f"{value}{'' if '.' in value else '.000'}"[:23]
+        return "%s", (value,)
 
 
 @contextmanager

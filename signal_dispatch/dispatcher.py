@@ -1,19 +1,22 @@
 """Write the deliveries of a change into the outbox, one for each object and transaction."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from django.db import connections, transaction
+from django.db.models import prefetch_related_objects
 
 from signal_dispatch import crashpoints, outbox, recording, replacing, suppression
 from signal_dispatch.backends import backends
 from signal_dispatch.declarations import ModelDispatch
+from signal_dispatch.drafts import is_drafted_later, related_by
 from signal_dispatch.events import Change, Event
 from signal_dispatch.keys import key_as_text, plain_key
 from signal_dispatch.merging import Entry, Key, Memory, memory_of
 from signal_dispatch.models import UNFINISHED, Delivery
-from signal_dispatch.plans import Plan, is_ignored, plan_of
+from signal_dispatch.plans import Plan, is_ignored, plan_of, user_code
 from signal_dispatch.queueing import Recorded
 
 
@@ -64,13 +67,16 @@ def record_many(
     using: str,
     *,
     alone: bool,
+    judge: bool = False,
     listed: bool = True,
 ) -> list[Recorded]:
     """Record one event of many objects, whose rows are locked, in bulk INSERTs.
 
     Objects that the open transaction has changed before are merged one by one, and those are
-    recorded one by one that may replace what waits.
+    recorded one by one that may replace what waits. ``judge`` and ``listed`` as in ``record()``.
     """
+    items = list(items)
+    _fetch_together(items, using)
     singly: list[Recorded] = []
     new: dict[tuple[str, str, float], list[Delivery]] = {}
     waits: dict[tuple[str, str], float] = {}
@@ -78,17 +84,18 @@ def record_many(
         label, pk = recording.identity(dispatch, change)
         memory = None if alone else _memory(dispatch, change)
         key = (dispatch.name, label, key_as_text(pk))
-        if dispatch.latest_wins or (memory is not None and key in memory.entries):
-            singly += record(dispatch, change, alone=alone, judge=False, listed=listed)
+        if _may_replace(dispatch, change) or (memory is not None and key in memory.entries):
+            singly += record(dispatch, change, alone=alone, judge=judge, listed=listed)
             continue
-        made = _new_deliveries(dispatch, change, listed=listed)
+        made = _new_deliveries(dispatch, change, judge=judge, listed=listed)
         for delivery in made:
             group = (dispatch.name, delivery.endpoint)
             if group not in waits:  # once: it may hold jitter, and each wait is an INSERT
                 waits[group] = recording.wait_of(dispatch, delivery.endpoint)
             new.setdefault((*group, waits[group]), []).append(delivery)
-        if memory is not None and made:
-            memory.entries[key] = Entry(recorded={d.endpoint: Recorded(d, using) for d in made})
+        if memory is not None:
+            entry = Entry(recorded={d.endpoint: Recorded(d, using) for d in made})
+            _remember(memory, key, entry, change)
     for (_dispatch, _endpoint, delay), deliveries in new.items():
         outbox.record_many(deliveries, using, delay=delay, alone=alone)
     together = [Recorded(d, using) for deliveries in new.values() for d in deliveries]
@@ -97,13 +104,33 @@ def record_many(
     return singly + together
 
 
+def _may_replace(dispatch: ModelDispatch[Any], change: Change[Any]) -> bool:
+    created = change.event == Event.CREATED and not dispatch.overrides("get_event")
+    return dispatch.latest_wins and not created
+
+
+def _fetch_together(items: Sequence[tuple[ModelDispatch[Any], Change[Any]]], using: str) -> None:
+    """Fetch what payloads and paths will look up of related objects, in one query each.
+
+    An error is left to whoever looks: there it is told.
+    """
+    objects: dict[ModelDispatch[Any], list[Any]] = {}
+    for dispatch, change in items:
+        if not is_drafted_later(dispatch, change.event):
+            objects.setdefault(dispatch, []).append(change.instance)
+    for dispatch, mine in objects.items():
+        if len(mine) > 1:
+            with suppress(Exception), user_code(using):
+                prefetch_related_objects(mine, *related_by(dispatch))
+
+
 def _new_deliveries(
-    dispatch: ModelDispatch[Any], change: Change[Any], *, listed: bool
+    dispatch: ModelDispatch[Any], change: Change[Any], *, judge: bool, listed: bool
 ) -> list[Delivery]:
     label, pk = recording.identity(dispatch, change)
     if suppression.is_object_suppressed(dispatch.name, label, plain_key(pk)):
         return []
-    plan = plan_of(dispatch, change, judge=False, listed=listed)
+    plan = plan_of(dispatch, change, judge=judge, listed=listed)
     if plan is None:
         return []
     return [recording.new_delivery(dispatch, alias, change, plan) for alias in plan.endpoints]

@@ -119,6 +119,16 @@ def uses_remote_id(dispatch: ModelDispatch[Any]) -> bool:
     return bool(dispatch.remote_id) or dispatch.overrides("get_remote_id")
 
 
+def related_by(dispatch: ModelDispatch[Any]) -> list[str]:
+    """Return the relations to one object each that payload and path follow as they are declared."""
+    names = list(dispatch.fields or ()) if not dispatch.overrides("get_payload") else []
+    templates = dispatch.path.values() if isinstance(dispatch.path, Mapping) else [dispatch.path]
+    for template in templates if not dispatch.overrides("get_path") else ():
+        names += paths.variables(template)
+    found = (lookups.relations_of(dispatch.model, name) for name in names)
+    return sorted({relation for relation in found if relation})
+
+
 def _path_values(
     instance: Model, template: str, given: Mapping[str, Any], kept: frozenset[str]
 ) -> dict[str, Any]:

@@ -91,6 +91,18 @@ def find(model: type[Model], lookup: str) -> "AnyField | None":
     return None if isinstance(field, ForeignObjectRel) else field
 
 
+def relations_of(model: type[Model], lookup: str) -> str:
+    """Return the part of a look-up that leads over columns to one related object each."""
+    way: list[str] = []
+    for name in lookup.split(LOOKUP_SEP)[:-1]:
+        relation = _relation(model, name)
+        if not isinstance(relation, ForeignKey) or not _is_model(relation.related_model):
+            break
+        way.append(name)
+        model = relation.related_model
+    return LOOKUP_SEP.join(way)
+
+
 def many_to_many(model: type[Model], name: str) -> tuple[type[Model], str, str, bool] | None:
     """Find a many-to-many relation by the name that it has on the model, on either side.
 

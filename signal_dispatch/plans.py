@@ -52,7 +52,7 @@ def plan_of(
     event = change.event
     aliases: tuple[str, ...] = (dispatch.endpoint,)
     try:
-        with _user_code(change.using):
+        with user_code(change.using):
             asked = dispatch.get_event(change.instance, change)
             if asked is None:
                 return None
@@ -82,7 +82,7 @@ def redrafted(
     """
     change = replace(change, event=event)
     try:
-        with _user_code(change.using):
+        with user_code(change.using):
             made = _draft_now(dispatch, change) if later else draft(dispatch, change)
             return replace(plan, event=event, draft=made)
     except Exception as error:
@@ -97,7 +97,7 @@ def _draft_now(dispatch: ModelDispatch[Any], change: Change[Any]) -> Draft:
 
 
 @contextmanager
-def _user_code(using: str) -> Iterator[None]:
+def user_code(using: str) -> Iterator[None]:
     """Keep the save whole if a hook's query fails; costs nothing while hooks make no query.
 
     PostgreSQL refuses everything after a failed statement until a savepoint is rolled back. It is

@@ -102,6 +102,10 @@ class Sweeper:
 
     # For the bookkeeper
 
+    def aliases(self) -> list[str]:
+        """Return where there is an outbox to look into, without what rests just now."""
+        return self._outboxes.awake()
+
     def expect(self, seconds: float) -> None:
         """Note that something is due again after so many seconds."""
         self._next = min(self._next, monotonic() + seconds)

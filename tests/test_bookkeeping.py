@@ -575,3 +575,30 @@ def test_the_connection_is_closed_when_there_is_nothing_to_do(running, monkeypat
     eventually(lambda: keeper.taken)
 
     eventually(lambda: True in seen and seen[-1] is False)
+
+
+# Pruning.
+
+
+@pytest.mark.django_db
+def test_it_prunes_after_a_sweep_and_goes_on_when_the_pruner_says(desk, monkeypatch):
+    pruned = []
+    monkeypatch.setattr(desk.keeper.pruner, "prune", lambda: pruned.append(desk.now))
+    desk.rest()
+    assert pruned == [1000.0]
+    desk.step()
+    assert pruned == [1000.0], "no sweep, no pruning"
+
+    desk.keeper.pruner.next_at = desk.now + 3
+    assert desk.wait == 3
+    desk.now += 3
+    desk.step()
+    assert pruned == [1000.0, 1003.0]
+
+
+def test_one_that_ends_does_not_wait_for_the_pruner(desk):
+    desk.keeper.pruner.next_at = desk.now
+    desk.keeper.sweeper._next = desk.keeper.renewer.next_at = desk.now + 900
+    assert desk.wait == 0
+    desk.hand.finishing = True
+    assert desk.wait > 0

@@ -10,6 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from signal_dispatch.databases import (
     DatabaseNow,
     SecondsFromNow,
+    StoredMoment,
     joined_transaction,
     now_sql,
     outbox_aliases,
@@ -51,6 +52,24 @@ def test_seconds_from_now_may_be_past_or_to_come(seconds):
     (left,) = rows.annotate(left=SecondsFromNow("available_at")).values_list("left", flat=True)
 
     assert abs(float(left) - seconds) < 2
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("micros", [0, 123000])
+def test_a_moment_that_was_read_equals_the_one_that_stands_there(micros):
+    made = delivery()
+    moment = datetime(2026, 1, 2, 3, 4, 5, micros, tzinfo=UTC)
+    if connection.vendor == "sqlite":  # as its own clock writes
+        with connection.cursor() as cursor:
+            text = f"{moment:%Y-%m-%d %H:%M:%S}.{micros // 1000:03}"
+            cursor.execute("UPDATE signal_dispatch_delivery SET created_at = %s", [text])
+    else:
+        Delivery.objects.update(created_at=moment)
+    made.refresh_from_db()
+
+    assert made.created_at == moment
+    assert Delivery.objects.filter(created_at=StoredMoment(made.created_at)).exists()
+    assert not Delivery.objects.filter(created_at__gt=StoredMoment(made.created_at)).exists()
 
 
 def test_another_database_is_refused_by_name():

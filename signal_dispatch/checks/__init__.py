@@ -35,6 +35,7 @@ _OF_THE_SITE = {
     "SIGNAL_DISPATCH_ENDPOINTS": (site.check_endpoints, credentials.check_credentials),
     "SIGNAL_DISPATCH_BACKENDS": (site.check_backends,),
     "DATABASES": (tables.check_sqlite,),
+    "The managers of the models": (tables.check_bulk,),
     "The names of the dispatches": (attributes.check_names_taken,),
 }
 _OF_A_DISPATCH = (

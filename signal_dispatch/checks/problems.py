@@ -25,7 +25,6 @@ class Problem(StrEnum):
     BACKEND_INVALID = "E004"
     BACKEND_UNKNOWN = "E005"
     LEASE_TOO_SHORT = "E006"
-    SETTING_NOT_YET = "E007"
     RESOLVER_INVALID = "E062"
     SETTING_UNKNOWN = "W004"
     CREDENTIAL_UNASKABLE = "E049"
@@ -71,6 +70,7 @@ class Problem(StrEnum):
     COLLECTION_CALLED = "W008"
     DELETED_AS_CHANGE = "W009"
     THROUGH_UNSEEN = "I001"
+    BULK_UNSEEN = "I004"
 
     # What an endpoint lets out, and in.
     PORT_REFUSED = "E045"

@@ -34,8 +34,6 @@ def check_settings() -> Iterator[CheckMessage]:
             getattr(settings, name)
         except InvalidSettings as error:
             yield of_settings(error)
-        else:
-            yield from _check_not_yet(name)
     known = {PREFIX + name.upper() for name in _NAMES}
     for name in dir(django_settings):
         if name.startswith(PREFIX) and name not in known:
@@ -43,14 +41,6 @@ def check_settings() -> Iterator[CheckMessage]:
                 f"{name} is no setting of signal_dispatch, so it does nothing.",
                 hint=choice(name, known, "signal_dispatch"),
             )
-
-
-def _check_not_yet(name: str) -> Iterator[CheckMessage]:
-    if name == "retention" and hasattr(django_settings, f"{PREFIX}RETENTION"):
-        yield Problem.SETTING_NOT_YET.message(
-            f"{PREFIX}RETENTION is not yet obeyed: nothing is deleted from the outbox.",
-            hint="Take the setting out until a later version brings it; delete by hand meanwhile.",
-        )
 
 
 def check_rate_storage() -> Iterator[CheckMessage]:

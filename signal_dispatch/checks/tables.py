@@ -6,19 +6,22 @@ from typing import Any
 
 from django.core.checks import CheckMessage
 from django.db import connections, router
-from django.db.models import CharField, Field, IntegerField, TextField
+from django.db.models import CharField, Field, IntegerField, Model, TextField
 
 from signal_dispatch.checks.problems import Problem, longest, where
 from signal_dispatch.declarations import ModelDispatch
+from signal_dispatch.events import Event
+from signal_dispatch.managers import without_bulk
 from signal_dispatch.models import Attempt, Delivery, RemoteObject, WorkerProcess
 from signal_dispatch.registry import registry
 
+_HEARD_IN_BULK = {Event.CREATED, Event.UPDATED}
 _OUTBOX = (Delivery, Attempt, RemoteObject, WorkerProcess)
 
 
 def check_model(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
     """Refuse models whose saves are not ours to watch."""
-    reason = _reason_against(dispatch)
+    reason = _reason_against(dispatch.model)
     if reason:
         yield Problem.MODEL_REFUSED.message(
             f"{where(dispatch)} is registered for {dispatch.model._meta.label}, which {reason}.",
@@ -55,6 +58,21 @@ def check_outbox(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
         )
 
 
+def check_bulk() -> Iterator[CheckMessage]:
+    """Say of which models bulk operations make no call."""
+    models = {d.model: None for d in registry if _HEARD_IN_BULK & set(d.events)}
+    for model in models:
+        names = without_bulk(model) if not _reason_against(model) else []
+        if names:
+            yield Problem.BULK_UNSEEN.message(
+                f"bulk_create(), bulk_update() and update() of {model._meta.label} "
+                f"({', '.join(names)}) make no call.",
+                hint="Let the manager be a signal_dispatch.managers.DispatchManager, or its "
+                "queryset a DispatchQuerySet; or tell of such changes with enqueue(). If none are "
+                f"made, silence {Problem.BULK_UNSEEN.id}.",
+            )
+
+
 def check_sqlite() -> Iterator[CheckMessage]:
     """Warn of SQLite in its default mode; the package's own transactions don't depend on it."""
     aliases = {router.db_for_write(dispatch.model) for dispatch in registry}
@@ -86,14 +104,14 @@ def _width(column: "Field[Any, Any]") -> float:
     return 20 if isinstance(column, IntegerField) else 40
 
 
-def _reason_against(dispatch: ModelDispatch[Any]) -> str:
-    options = dispatch.model._meta
+def _reason_against(model: type[Model]) -> str:
+    options = model._meta
     if options.abstract:
         return "is abstract and has no table"
     if not options.managed:
         return "is unmanaged: its table is not Django's"
     if options.swapped:
         return f"is swapped for {options.swapped}"
-    if dispatch.model in _OUTBOX:
+    if model in _OUTBOX:
         return "belongs to the outbox: each call would lead to another one"
     return ""

@@ -11,6 +11,7 @@ import pytest
 from django.db import connection
 
 from signal_dispatch.models import Delivery
+from signal_dispatch.pruning import PASS_SECONDS
 from signal_dispatch.sweeping import MAX_SLEEP_SECONDS, REPAIR_SECONDS
 from tests.acceptance.serving import environment, serving
 from tests.acceptance.site import notes
@@ -120,9 +121,12 @@ def test_a_server_that_idles_looks_once_a_minute_and_keeps_no_connection(receive
         assert threads == {BOOKKEEPER}, "nobody else touches the database"
         assert mine("thread") == [], "and nothing new is started"
         repairs = [line for line in found if "DISTINCT" in line["sql"]]
-        times = [line["at"] for line in found if line not in repairs]
+        # Once an hour it looks, after another look, for what is old.
+        prunes = [line for line in found if "finished_at" in line["sql"].partition("WHERE")[2]]
+        times = [line["at"] for line in found if line not in repairs + prunes]
         assert min(b - a for a, b in pairwise(times)) >= 0.99 * IDLE_SECONDS
         assert len(repairs) <= seconds / REPAIR_SECONDS + 1
+        assert len(prunes) <= 3 * (seconds / PASS_SECONDS + 1)
         assert len(connections) >= len(times), "each look opens a connection: none was kept"
         server.terminate()
         assert "Traceback" not in server.end()

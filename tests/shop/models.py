@@ -4,6 +4,8 @@ import uuid
 
 from django.db import models
 
+from signal_dispatch.managers import DispatchManager
+
 
 class Customer(models.Model):
     """The far end of a look-up such as ``customer__email``."""
@@ -75,6 +77,36 @@ class Place(models.Model):
     address = models.CharField(max_length=200)
     lat = models.FloatField(null=True, blank=True)
     lon = models.FloatField(null=True, blank=True)
+
+
+class Ticket(models.Model):
+    """One whose bulk operations are told."""
+
+    number = models.CharField(max_length=50, unique=True)
+    status = models.CharField(max_length=20, default="new")
+    row = models.CharField(max_length=2, null=True, blank=True)  # noqa: DJ001 - NULL is no conflict
+    place = models.IntegerField(default=0)
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, null=True, blank=True)
+
+    objects = DispatchManager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["row", "place"], name="shop_ticket_seat"),
+        ]
+
+
+class TicketProxy(Ticket):
+    """Another way to use it."""
+
+    class Meta:
+        proxy = True
+
+
+class SeasonTicket(Ticket):
+    """A multi-table child; managers of a parent are inherited."""
+
+    year = models.IntegerField(default=2026)
 
 
 class Stamped(models.Model):

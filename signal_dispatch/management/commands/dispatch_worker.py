@@ -1,10 +1,7 @@
 """Send deliveries from a process of its own, until told to stop."""
 
-import signal
 import time
 from argparse import ArgumentParser
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -14,6 +11,7 @@ from signal_dispatch.backends import backends
 from signal_dispatch.claims import Scope, own_scope
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.heartbeats import Heartbeat
+from signal_dispatch.management.stopping import until_told
 from signal_dispatch.tallies import Tally
 from signal_dispatch.worker import Worker
 
@@ -21,7 +19,6 @@ from signal_dispatch.worker import Worker
 POLL_SECONDS = 0.1
 #: Seconds that calls in flight get after the first signal.
 DRAIN_SECONDS = 20.0
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Command(BaseCommand):
@@ -83,7 +80,7 @@ class Command(BaseCommand):
             watching=not backends.under_test,
             eager=True,
         )
-        with _until_told() as told, tally.counting():
+        with until_told() as told, tally.counting():
             worker.start()
             named = ", ".join(scope().names) or "no endpoint"
             self._say(f"Sending for {named}.", options)
@@ -101,24 +98,6 @@ class Command(BaseCommand):
         if options["verbosity"] > 0:
             self.stdout.write(text)
             self.stdout.flush()
-
-
-@contextmanager
-def _until_told() -> Iterator[list[int]]:
-    """Yield a list that the first signal is put into; the second ends the process at once."""
-    told: list[int] = []
-
-    def note(received: int, frame: Any) -> None:
-        # Nothing here takes a lock: the signal may come while the main thread holds it.
-        signal.signal(received, signal.SIG_DFL)
-        told.append(received)
-
-    before = {number: signal.signal(number, note) for number in _SIGNALS}
-    try:
-        yield told
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _has_drained(worker: Worker) -> bool:

@@ -1,0 +1,68 @@
+"""Let deliveries go out again: those that failed, unless others are asked for."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import CommandError
+
+from signal_dispatch.management.batches import batches
+from signal_dispatch.management.filters import (
+    FilteringCommand,
+    add_filters,
+    filters_of,
+    summary,
+)
+from signal_dispatch.management.progress import progress
+from signal_dispatch.management.stopping import until_told
+from signal_dispatch.models import DeliveryQuerySet, State
+from signal_dispatch.repairing import retry
+
+_STATES = (State.FAILED, State.CANCELLED, State.PENDING)
+
+
+class Command(FilteringCommand):
+    """Make deliveries due now that are FAILED; or CANCELLED, or scheduled for later.
+
+    In batches, each done whole or not at all. Told to stop, it ends after the batch; started
+    again it goes on, for what is due by then is no longer FAILED.
+    """
+
+    help = "Let deliveries go out again that failed, or others that the filters name."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the options."""
+        add_filters(parser, _STATES, "by default what is failed; pending ones are scheduled ones")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Retry what matches, database by database."""
+        filters = filters_of({**options, "state": options["state"] or State.FAILED.value})
+        found = {alias: filters.rows(alias).count() for alias in filters.aliases}
+        if not any(found.values()):
+            self.stdout.write(f"No deliveries {filters} are there: nothing to retry.")
+            return
+        for alias in (alias for alias, count in found.items() if count):
+            rows = filters.rows(alias)
+            if options["dry_run"]:
+                self.stdout.write(f"Database {alias!r}: would retry")
+                self.stdout.writelines(f"{line}\n" for line in summary(rows))
+            else:
+                self._retry(rows, alias, found[alias], options["verbosity"])
+
+    def _retry(self, rows: DeliveryQuerySet, alias: str, count: int, verbosity: int) -> None:
+        done = seen = 0
+        with (
+            until_told() as told,
+            progress(self.stderr, "retrying", count, quiet=verbosity < 1) as advance,
+        ):
+            for some in batches(rows, told):
+                done += retry(rows.filter(pk__in=some))
+                seen += len(some)
+                advance(len(some), some[-1])
+        self.stdout.write(f"Database {alias!r}: {done} of {seen} deliveries go out again.")
+        if seen > done:
+            self.stdout.write(
+                f"{seen - done} were left: due already, in somebody's hands, replaced by another, "
+                "or a later one told the newer state."
+            )
+        if told:
+            raise CommandError("Stopped before the end. Start it again to go on.", returncode=130)

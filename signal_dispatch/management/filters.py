@@ -1,0 +1,217 @@
+"""The options by which commands are told which deliveries are meant."""
+
+import re
+from argparse import ArgumentParser
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.apps import apps
+from django.conf import settings as django_settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import Error
+from django.db.models import Count
+
+from signal_dispatch.conf import settings
+from signal_dispatch.databases import outbox_aliases
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.events import Event
+from signal_dispatch.management.table import table
+from signal_dispatch.models import Delivery, DeliveryQuerySet
+from signal_dispatch.registry import registry
+from signal_dispatch.selecting import Selection
+from signal_dispatch.status import has_outbox
+
+#: What is said of a value that is not known, at most.
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which deliveries of which databases are meant, of this environment alone."""
+
+    aliases: Sequence[str]
+    selections: Sequence[Selection]
+
+    def rows(self, using: str) -> DeliveryQuerySet:
+        """Return those of one database."""
+        return self.narrow(Delivery.objects.using(using).filter(environment=settings.environment))
+
+    def narrow(self, rows: DeliveryQuerySet) -> DeliveryQuerySet:
+        """Keep those of the rows that are meant."""
+        for selection in self.selections:
+            rows = selection.narrow(rows)
+        return rows
+
+    def __str__(self) -> str:
+        given = {n: v for each in self.selections for n, v in each.given().items()}
+        words = [f"{name} {value}" for name, value in given.items()]
+        return f"of {', '.join(words)}" if words else "at all"
+
+
+class FilteringCommand(BaseCommand):
+    """A command with these options; a wrong name is an error that names the right ones."""
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
+        """Return the parser; it says what there is, where something else is asked for."""
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        refuse = parser.error
+
+        def error(message: str) -> Any:
+            if message.startswith("unrecognized arguments"):
+                names = re.findall(r"--[a-z-]+", parser.format_usage())
+                message = f"{message}. Known are: {', '.join(sorted(names))}."
+            return refuse(message)
+
+        parser.error = error  # type: ignore[method-assign]
+        return parser
+
+
+def add_filters(parser: ArgumentParser, states: Iterable[str], default: str) -> None:
+    """Declare the options; ``states`` are those that the command has to do with."""
+    parser.add_argument("--endpoint", metavar="ALIAS", help="Only those to this endpoint.")
+    parser.add_argument("--dispatch", metavar="NAME", help="Only those of this dispatch.")
+    parser.add_argument("--event", metavar="EVENT", help="Only those that tell of this event.")
+    parser.add_argument(
+        "--state", choices=[str(state) for state in states], help=f"Only these; {default}."
+    )
+    parser.add_argument(
+        "--error-class", metavar="CLASS", help='Only those that failed so, as "timeout".'
+    )
+    parser.add_argument(
+        "--since",
+        metavar="WHEN",
+        help='Recorded on this day or later, or since "2026-01-31T10:30".',
+    )
+    parser.add_argument(
+        "--until", metavar="WHEN", help="Recorded on this day or before, or before this moment."
+    )
+    parser.add_argument(
+        "--object", metavar="APP.MODEL:PK", help='Only those of this object, as "shop.order:7".'
+    )
+    parser.add_argument("--uid", metavar="UID", help="Only the one with this Idempotency-Key.")
+    parser.add_argument(
+        "--database",
+        action="append",
+        metavar="ALIAS",
+        help="Only the outbox of this database; may be given several times.",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="Say what would be done, and do nothing."
+    )
+
+
+def filters_of(options: Mapping[str, Any]) -> Filters:
+    """Read the options. Raises ``CommandError`` with what is known, for a value that is not."""
+    aliases = _aliases(options["database"])
+    names = ("endpoint", "dispatch", "event", "state", "error_class", "since", "until")
+    given = {name: options[name] for name in names if options[name] is not None}
+    try:
+        selections = [Selection.of(given)]
+    except ValueError as error:
+        raise CommandError(
+            f'--since and --until take a day or a moment, as "2026-01-31T10:30": {error}.'
+        ) from error
+    typed = [_object(options["object"], aliases), _uid(options["uid"])]
+    selections += [Selection(q=text) for text in typed if text is not None]
+    for name, known in (
+        ("endpoint", list(endpoints)),
+        ("dispatch", [dispatch.name for dispatch in registry]),
+        ("event", sorted({*Event.values, *(str(e) for d in registry for e in d.events)})),
+        ("error_class", []),
+    ):
+        _refuse_unknown(name, options[name], known, aliases)
+    return Filters(aliases, selections)
+
+
+def summary(rows: DeliveryQuerySet) -> list[str]:
+    """Return a table of the rows by endpoint, dispatch and state."""
+    counted: Any = rows.order_by().values_list("endpoint", "dispatch", "state")
+    counted = counted.annotate(count=Count("id")).order_by("endpoint", "dispatch", "state")
+    head = ("ENDPOINT", "DISPATCH", "STATE", "DELIVERIES")
+    return list(table([head, *((*names, str(count)) for *names, count in counted)]))
+
+
+def _aliases(named: Sequence[str] | None) -> Sequence[str]:
+    """Return the databases that are named, or all that have an outbox."""
+    unknown = [alias for alias in named or () if alias not in django_settings.DATABASES]
+    if unknown:
+        known = ", ".join(django_settings.DATABASES)
+        raise CommandError(f"--database {unknown[0]!r} is not known. Known: {known}.")
+    models = {dispatch.model for dispatch in registry}
+    # A database beside may well have none.
+    found = [alias for alias in named or outbox_aliases(Delivery, models) if _has_outbox(alias)]
+    if len(found) < len(named or ["one"]):
+        missing = ", ".join(sorted(set(named or django_settings.DATABASES) - set(found)))
+        raise CommandError(f"There is no outbox in {missing}: run 'migrate' there.")
+    return found
+
+
+def _has_outbox(alias: str) -> bool:
+    try:
+        return has_outbox(alias)
+    except Error as error:
+        text = " ".join(str(error).split())
+        raise CommandError(f"The database {alias!r} can't be reached: {text}") from error
+
+
+def _object(text: str | None, aliases: Sequence[str]) -> str | None:
+    if text is None:
+        return None
+    label, _, key = text.partition(":")
+    # A model that was renamed since still stands in its rows.
+    if key and (_is_model(label) or _stands("model", label.lower(), aliases)):
+        return text
+    models = sorted({dispatch.model._meta.label_lower for dispatch in registry})
+    raise CommandError(
+        f"--object {text!r} names no object: write the model's label and the key, as "
+        f'"shop.order:7". Models with a dispatch: {", ".join(models) or "none"}.'
+    )
+
+
+def _is_model(label: str) -> bool:
+    try:
+        apps.get_model(label)
+    except (LookupError, ValueError):
+        return False
+    return True
+
+
+def _uid(text: str | None) -> str | None:
+    try:
+        return None if text is None else str(UUID(text))
+    except ValueError as error:
+        raise CommandError(f"--uid {text!r} is no UUID.") from error
+
+
+def _refuse_unknown(
+    name: str, value: str | None, known: Sequence[str], aliases: Sequence[str]
+) -> None:
+    """Refuse a value that neither the site nor any row knows: a slip must not match nothing."""
+    # What is gone from the code, or from the settings, may still stand in rows.
+    if value is None or value in known or _stands(name, value, aliases):
+        return
+    if name == "endpoint" and endpoints.find(value) is not None:
+        return
+    found = [*known, *_standing(name, aliases)]
+    option = f"--{name.replace('_', '-')}"
+    names = ", ".join(sorted(set(filter(None, found)))[:_SHOWN])
+    raise CommandError(f"{option} {value!r} is not known. Known: {names or 'none'}.")
+
+
+def _stands(column: str, value: str, aliases: Sequence[str]) -> bool:
+    return any(
+        Delivery.objects.using(alias).filter(**{column: value}).exists() for alias in aliases
+    )
+
+
+def _standing(column: str, aliases: Sequence[str]) -> set[str]:
+    return {
+        value
+        for alias in aliases
+        for value in Delivery.objects.using(alias)
+        .order_by()
+        .values_list(column, flat=True)
+        .distinct()[:_SHOWN]
+    }

@@ -1,0 +1,92 @@
+"""Bulk operations beside saves of the same objects: what is told last is what stands there."""
+
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.db import connection, connections, transaction
+
+from signal_dispatch import suppressed
+from signal_dispatch.backends import backends
+from signal_dispatch.models import Delivery
+from tests.acceptance.soak import report, scaled
+from tests.shop.models import Ticket
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "other"]),
+    pytest.mark.usefixtures("as_in_production"),
+    pytest.mark.skipif(
+        "connection.vendor == 'sqlite' and connection.is_in_memory_db()",
+        reason="Threads are locked out of an in-memory database.",
+    ),
+]
+
+ROUNDS = scaled(12, 300)
+
+
+def update(made, state):
+    keys = [t.pk for t in random.sample(made, 4)]
+    Ticket.objects.filter(pk__in=keys).update(status=state)
+
+
+def bulk_update(made, state):
+    # By key, as update() does: else Django's own lists make a deadlock with each other.
+    some = sorted(random.sample(made, 4), key=lambda t: t.pk)
+    rows = [Ticket(pk=t.pk, number=t.number, status=state) for t in some]
+    Ticket.objects.bulk_update(rows, ["status"])
+
+
+def save(made, state):
+    ticket = random.choice(made)
+    Ticket(pk=ticket.pk, number=ticket.number, status=state).save()
+
+
+def again_and_again(work, made, name):
+    try:
+        for turn in range(ROUNDS):
+            work(made, f"{name}-{turn}")
+    finally:
+        connections.close_all()
+
+
+def test_the_last_call_carries_the_last_state(declare, receiver):
+    declare(Ticket, path="{number}")
+    with suppressed():
+        made = Ticket.objects.bulk_create([Ticket(number=f"T-{n}") for n in range(6)])
+    works = [(update, "u"), (update, "v"), (bulk_update, "b"), (save, "s")]
+    with ThreadPoolExecutor(len(works)) as pool:
+        done = [pool.submit(again_and_again, work, made, name) for work, name in works]
+        for each in done:
+            each.result(120)
+    backends["default"].drain(60)
+
+    last = {request.json["number"]: request.json["status"] for request in receiver.requests}
+    assert last == {t.number: t.status for t in Ticket.objects.all()}
+    assert not Delivery.objects.exclude(state="delivered").exists()
+    assert len(receiver.requests) == Delivery.objects.count() == 4 * ROUNDS * 3 + ROUNDS
+    report(f"bulk beside saves, {connection.vendor}", calls=len(receiver.requests))
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer.")
+def test_old_values_are_those_that_the_write_meets(declare, receiver):
+    declare(Ticket, when_changed=["status"])
+    with suppressed():
+        made = Ticket.objects.create(number="T-1", status="new")
+    changed, go_on = threading.Event(), threading.Event()
+
+    def change():
+        with transaction.atomic(), suppressed():
+            Ticket.objects.update(status="sold")
+            changed.set()
+            go_on.wait(10)
+        connection.close()
+
+    other = threading.Thread(target=change)
+    other.start()
+    changed.wait(10)
+    threading.Timer(0.3, go_on.set).start()
+    Ticket.objects.filter(pk=made.pk).update(status="new")  # back again: that is a change
+    other.join(10)
+
+    assert [d.payload["status"] for d in Delivery.objects.all()] == ["new"]

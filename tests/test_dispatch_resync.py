@@ -1,0 +1,221 @@
+"""All objects of a model are told, or those that nobody was told of."""
+
+import signal
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from signal_dispatch import Event, ModelDispatch, suppressed
+from signal_dispatch.management import batches
+from signal_dispatch.management.commands import dispatch_resync
+from signal_dispatch.managers import DispatchManager, DispatchQuerySet
+from signal_dispatch.models import Delivery, RemoteObject
+from tests.deliveries import delivery
+from tests.shop.models import Customer, Order, PriorityOrder, Seat, Shipment, Tag, Ticket
+
+pytestmark = pytest.mark.django_db(databases=["default", "other"])
+
+
+def run(*arguments):
+    out = StringIO()
+    call_command("dispatch_resync", *arguments, stdout=out, stderr=StringIO())
+    return out.getvalue()
+
+
+@pytest.fixture
+def orders():
+    with suppressed():
+        return Order.objects.bulk_create(
+            [Order(number=f"A-{n}", status="paid" if n % 2 else "draft") for n in range(5)]
+        )
+
+
+def told():
+    return [(d.event, d.payload["number"]) for d in Delivery.objects.order_by("id")]
+
+
+def test_every_object_is_told_as_updated(declare, orders):
+    declare(Order, when_changed=["status"])
+
+    assert run("shop.Order") == "5 objects of shop.Order: 5 deliveries are recorded.\n"
+    assert told() == [("updated", f"A-{n}") for n in range(5)]
+
+
+def test_hooks_are_asked(declare, orders):
+    class Picky(ModelDispatch):
+        def should_send(self, order, change):
+            return order.status == "paid"
+
+    declare(Order, base=Picky)
+    assert run("shop.Order") == "5 objects of shop.Order: 2 deliveries are recorded.\n"
+
+
+def test_filters_say_which(declare, orders):
+    declare(Order)
+    run("shop.Order", "--filter", "status=paid", "--filter", "number__in=A-0,A-1")
+    assert told() == [("updated", "A-1")]
+    run("shop.Order", "--filter", "customer__isnull=true", "--filter", "number=A-4")
+    assert told()[1:] == [("updated", "A-4")]
+    assert "0 objects" in run("shop.Order", "--filter", "customer__isnull=false")
+
+
+def test_an_object_found_several_times_is_told_once(declare, orders):
+    declare(Order)
+    for name in ("a", "b"):
+        orders[0].tags.add(Tag.objects.create(name=name))
+
+    assert run("shop.Order", "--filter", "tags__name__in=a,b").startswith("1 objects")
+
+
+def test_dispatch_and_event_may_be_named(declare, orders):
+    declare(Order, on=[Event.CREATED])
+    declare(Order, name="shop.Other", on=["refunded", Event.UPDATED])
+    run("shop.Order", "--event", "refunded")
+    assert {d.dispatch for d in Delivery.objects.all()} == {"shop.Other"}
+
+    run("shop.Order", "--dispatch", "shop.Told", "--event", "updated")
+    assert Delivery.objects.filter(dispatch="shop.Told", event="updated").count() == 5
+
+
+def test_missing_are_those_that_nobody_was_told_of(declare, orders):
+    declare(Order)
+    declare(Order, name="shop.Other")
+    keys = [order.pk for order in orders]
+    delivery(object_pk=keys[0])
+    RemoteObject.objects.create(
+        dispatch="shop.Told", endpoint="crm", model="shop.order", object_pk=keys[1], remote_id="x"
+    )
+    delivery(object_pk=keys[2], environment="production")
+    assert run("shop.Order", "--missing", "--dry-run") == (
+        "5 objects of shop.Order: 8 deliveries would be recorded.\n"
+    )
+
+    assert run("shop.Order", "--missing").endswith(": 8 deliveries are recorded.\n")
+    created = Delivery.objects.filter(event="created")
+    assert set(created.filter(dispatch="shop.Told").values_list("object_pk", flat=True)) == set(
+        keys[2:]
+    )
+    assert created.filter(dispatch="shop.Other").count() == 5
+    assert run("shop.Order", "--missing").endswith(": 0 deliveries are recorded.\n")
+
+
+def test_keys_of_any_kind_are_told_apart(declare, orders):
+    declare(Shipment, name="shop.Sent", fields=["order"])
+    declare(Seat, name="shop.Seats", fields=["row"])
+    with suppressed():
+        for number in range(3):
+            Shipment.objects.create(order=orders[0])
+            Seat.objects.create(row="A", number=number)
+    for model in ("shop.Shipment", "shop.Seat"):
+        assert run(model, "--missing").endswith(": 3 deliveries are recorded.\n")
+        assert run(model, "--missing").endswith(": 0 deliveries are recorded.\n")
+    last = Shipment.objects.order_by("pk")[1]
+    assert run("shop.Shipment", "--after", str(last.pk)).startswith("1 objects")
+    assert run("shop.Seat", "--after", '["A", 1]').startswith("1 objects")
+
+
+def test_a_child_is_told_as_its_parent_too(declare):
+    declare(Order)
+    declare(PriorityOrder, name="shop.Child", fields=["level"])
+    with suppressed():
+        PriorityOrder.objects.create(number="P-1")
+
+    assert run("shop.PriorityOrder").endswith(": 2 deliveries are recorded.\n")
+
+
+def test_a_dry_run_does_nothing(declare, orders):
+    declare(Order)
+    assert run("shop.Order", "--dry-run") == (
+        "5 objects of shop.Order: 5 deliveries would be recorded.\n"
+    )
+    assert not Delivery.objects.exists()
+
+
+def test_no_objects_are_no_error(declare):
+    declare(Order)
+    assert run("shop.Order") == "0 objects of shop.Order: 0 deliveries are recorded.\n"
+
+
+def test_what_the_default_manager_hides_is_told_where_all_is_asked_for(declare, monkeypatch):
+    declare(Ticket)
+    with suppressed():
+        Ticket.objects.create(number="T-1")
+    monkeypatch.setattr(
+        DispatchManager, "get_queryset", lambda self: DispatchQuerySet(Ticket).none()
+    )
+
+    assert run("shop.Ticket").startswith("0 objects")
+    assert run("shop.Ticket", "--all").startswith("1 objects")
+
+
+def test_another_database_may_be_named(declare):
+    declare(Order)
+    with suppressed():
+        Order.objects.using("other").create(number="B-1")
+
+    assert run("shop.Order", "--database", "other").startswith("1 objects")
+    assert Delivery.objects.using("other").count() == 1
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["shop.Ordr"], r"'shop\.Ordr' names no model\. Models with a dispatch: shop\.Order\."),
+        (["Order"], "'Order' names no model"),
+        (["shop.Customer"], r"No dispatch is registered for shop\.Customer.*shop\.Order"),
+        (["shop.Order", "--dispatch", "x"], r"--dispatch 'x' is not known\. Known: shop\.Told\."),
+        (["shop.Order", "--event", "sold"], "tells of 'sold', only of: created, deleted, updated"),
+        (["shop.Order", "--filter", "status"], "--filter takes NAME=VALUE"),
+        (["shop.Order", "--filter", "stats=paid"], r"--filter: Cannot resolve.*status"),
+        (["shop.Order", "--filter", "id=x"], "--filter: .*expected a number"),
+        (["shop.Order", "--after", "x"], r"--after 'x' is no key of shop\.Order"),
+        (["shop.Order", "--database", "x"], r"--database 'x' is not known\. Known: default, other"),
+        (["shop.Order", "--mising"], "Known are: .*--missing"),
+    ],
+)
+def test_what_makes_no_sense_is_an_error_with_the_known_names(declare, arguments, said):
+    declare(Order)
+    with pytest.raises(CommandError, match=said):
+        run(*arguments)
+
+
+# In batches
+
+
+def test_statements_grow_with_batches_not_with_objects(declare, monkeypatch):
+    declare(Order, fields=["number", "customer__email"])
+    with suppressed():
+        for number in range(20):
+            customer = Customer.objects.create(name="c")
+            Order.objects.create(number=f"B-{number}", customer=customer)
+    with CaptureQueriesContext(connection) as queries:
+        run("shop.Order", "--missing")
+
+    assert Delivery.objects.count() == 20
+    assert len([q for q in queries if not q["sql"].startswith("INSERT")]) <= 20
+
+
+def test_told_to_stop_it_says_how_to_go_on(declare, orders, monkeypatch):
+    declare(Order)
+    monkeypatch.setattr(batches, "BATCH", 2)
+    enqueue = dispatch_resync.enqueue
+
+    def interrupted(*arguments):
+        recorded = enqueue(*arguments)
+        signal.raise_signal(signal.SIGINT)
+        return recorded
+
+    monkeypatch.setattr(dispatch_resync, "enqueue", interrupted)
+    with pytest.raises(CommandError, match=f"Go on with --after {orders[1].pk}") as raised:
+        run("shop.Order")
+    assert raised.value.returncode == 130
+    monkeypatch.setattr(dispatch_resync, "enqueue", enqueue)
+    run("shop.Order", "--after", str(orders[1].pk))
+
+    assert told() == [("updated", f"A-{n}") for n in range(5)]
