@@ -316,15 +316,26 @@ def test_a_resolver_that_calls_what_it_is_asked_for_is_told():
 
 def test_a_child_process_asks_itself(monkeypatch):
     begun, go = threading.Event(), threading.Event()
-    tenants.answers["42"] = lambda: (begun.set(), go.wait(10), {"URL": URL})[2]
+
+    def slow_at_first():
+        if len(tenants.asked) == 1:
+            begun.set()
+            go.wait(10)
+        return {"URL": URL}
+
+    tenants.answers["42"] = slow_at_first
     thread = threading.Thread(target=endpoints.resolve, args=("tenant:42",))
     thread.start()
     begun.wait(10)
-    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: 1)
+        endpoint = endpoints.resolve("tenant:42")
+    answered_first = thread.is_alive()
     go.set()
-
-    assert endpoints.resolve("tenant:42").url == URL, "nobody there ever answers the other's"
     thread.join(10)
+
+    assert endpoint.url == URL
+    assert answered_first, "nobody there ever answers what the parent asked"
 
 
 def test_answers_that_are_over_do_not_pile_up(clock, monkeypatch):
