@@ -13,14 +13,8 @@ from django.db.models import Q
 from django.utils import timezone
 
 from signal_dispatch.databases import DatabaseNow
-from signal_dispatch.models import (
-    Delivery,
-    DeliveryQuerySet,
-    State,
-    key_as_text,
-    key_from_text,
-    storable,
-)
+from signal_dispatch.keys import key_as_text, key_from_text
+from signal_dispatch.models import Delivery, DeliveryQuerySet, State, storable
 from signal_dispatch.outbox import quoted_table
 
 #: Ids are given out in the order of ``created_at`` but for what is recorded at the same moment.

@@ -15,11 +15,11 @@ from signal_dispatch.conf import settings
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.enqueueing import enqueue
 from signal_dispatch.events import Event
+from signal_dispatch.keys import key_as_text, key_from_text, plain_key
 from signal_dispatch.management.batches import batches
 from signal_dispatch.management.filters import FilteringCommand
 from signal_dispatch.management.progress import progress
 from signal_dispatch.management.stopping import until_told
-from signal_dispatch.keys import key_as_text, key_from_text, plain_key
 from signal_dispatch.models import Delivery, RemoteObject
 from signal_dispatch.registry import registry
 
