@@ -76,7 +76,6 @@ def test_a_url_is_enough():
     assert problems == []
     assert endpoint == Endpoint("crm", URL)
     assert (endpoint.timeout, endpoint.deadline) == ((3.05, 10.0), 15.0)
-    assert endpoint.not_yet == ()
 
 
 def test_a_breaker_is_there_unless_it_is_taken_away():

@@ -158,7 +158,7 @@ def test_no_endpoint_is_told_as_gone(answer, sentence):
         ({}, ' lacks "URL", as does the entry in settings.'),
         ({"URL": "s3cret"}, '["URL"] must be an http or https URL with a host'),
         ({"URL": URL, "TIMEOUTS": "s3cret"}, '["TIMEOUTS"] is no key of an endpoint: did you'),
-        ({"URL": URL, "BREAKER": {}}, '["BREAKER"] is not yet built.'),
+        ({"URL": URL, "BREAKER": 3}, '["BREAKER"] must be a dict of a breaker'),
         ({"URL": URL, "AUTH": "shop.s3cret"}, '["AUTH"] must not be a dotted path in an answer'),
         ({"URL": URL, "HEADERS": "os.abort"}, '["HEADERS"] must not be a dotted path in an answer'),
         ({"URL": URL, "DEADLINE": 57}, '["DEADLINE"] is too long for SIGNAL_DISPATCH_LEASE_'),
