@@ -11,7 +11,7 @@ from signal_dispatch.conf import settings
 from signal_dispatch.databases import DatabaseNow, SecondsFromNow
 from signal_dispatch.exceptions import EndpointUnresolved
 from signal_dispatch.heartbeats import DEAD_SECONDS
-from signal_dispatch.models import UNFINISHED, Delivery, State, WorkerProcess
+from signal_dispatch.models import UNFINISHED, Delivery, EndpointState, State, WorkerProcess
 from signal_dispatch.stranding import Stranded, stranded_in
 
 #: Finished deliveries are counted up to here; one more means "more than that".
@@ -54,6 +54,19 @@ class Unresolved:
 
 
 @dataclass(frozen=True, slots=True)
+class Barred:
+    """An endpoint that nobody calls: its breaker is open, or ``paused_by`` somebody.
+
+    ``seconds_left`` until one call tries whether it is well, 0 where one may; None while paused.
+    """
+
+    endpoint: str
+    seconds_left: float | None
+    paused_by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Worker:
     """A ``dispatch_worker`` of this environment; times in seconds before now."""
 
@@ -83,11 +96,14 @@ class Status:
     stranded: tuple[Stranded, ...]
     workers: tuple[Worker, ...]
     unresolved: tuple[Unresolved, ...] = ()
+    barred: tuple[Barred, ...] = ()
 
     @property
     def oldest_due_seconds(self) -> float:
-        """Return how long the delivery that is due longest has been due."""
-        return max((b.oldest_due_seconds for b in self.backlogs), default=0.0)
+        """Return how long the delivery that is due longest has been due, at no barred endpoint."""
+        barred = {each.endpoint for each in self.barred}
+        ages = (b.oldest_due_seconds for b in self.backlogs if b.endpoint not in barred)
+        return max(ages, default=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +122,11 @@ class Limits:
             found.append(f"A delivery has been due for {age:.0f} s (limit {self.max_age:g}).")
         if self.max_failed is not None and failed > self.max_failed:
             found.append(f"{counted(failed)} FAILED within an hour (limit {self.max_failed}).")
+        found += [
+            f"The breaker of the endpoint {each.endpoint!r} is open: most calls to it failed."
+            for each in status.barred
+            if each.seconds_left is not None
+        ]
         if self.need_worker and not any(worker.alive for worker in status.workers):
             found.append("No dispatch_worker is alive.")
         return found
@@ -120,7 +141,8 @@ def has_outbox(using: str) -> bool:
     """Say whether the tables are there. Raises what the database raises."""
     connection = connections[using]
     tables = set(connection.introspection.table_names())
-    return {Delivery._meta.db_table, WorkerProcess._meta.db_table} <= tables
+    wanted = {model._meta.db_table for model in (Delivery, WorkerProcess, EndpointState)}
+    return wanted <= tables
 
 
 def status_of(using: str) -> Status:
@@ -140,6 +162,7 @@ def status_of(using: str) -> Status:
         stranded=tuple(stranded_in(groups)),
         workers=tuple(_workers(using)),
         unresolved=tuple(_unresolved(using)),
+        barred=tuple(_barred(using)),
     )
 
 
@@ -228,3 +251,11 @@ def _workers(using: str) -> Iterator[Worker]:
             concurrency=row.concurrency,
             endpoints=tuple(row.endpoints),
         )
+
+
+def _barred(using: str) -> Iterator[Barred]:
+    rows = EndpointState.objects.using(using).filter(environment=settings.environment)
+    found: Any = rows.barred().annotate(left=SecondsFromNow("open_until")).order_by("endpoint")
+    for row in found:
+        left = None if row.paused_at else max(0.0, float(row.left))
+        yield Barred(row.endpoint, left, row.paused_by, row.pause_reason)

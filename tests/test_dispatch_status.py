@@ -1,13 +1,15 @@
 """What the command prints, and its exit code."""
 
 import json
+import re
 from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connections
 
-from signal_dispatch import status
+from signal_dispatch import bars, status
+from signal_dispatch.breakers import Breaker
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.management.commands import dispatch_status
 from signal_dispatch.models import Delivery
@@ -233,3 +235,13 @@ def test_looking_changes_nothing():
     run()
 
     assert Delivery.objects.values().get(pk=made.pk) == before
+
+
+def test_what_nobody_calls_is_shown_with_its_reason():
+    bars.pause("default", "crm", by="ada", reason="They are moving house.")
+    bars.open_breaker("default", "hubspot", Breaker(), attempts=10, failed=9)
+    code, text = run("--database", "default")
+
+    assert code == 1, "an open breaker is not well; a pause is meant"
+    assert re.search(r"^crm +paused by ada +They are moving house\.$", text, re.MULTILINE)
+    assert re.search(r"^hubspot +breaker open +next try in \d+ s$", text, re.MULTILINE)

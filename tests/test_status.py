@@ -4,12 +4,14 @@ import pytest
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
-from signal_dispatch import status
+from signal_dispatch import bars, status
+from signal_dispatch.breakers import Breaker
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.heartbeats import DEAD_SECONDS
 from signal_dispatch.models import Delivery
 from signal_dispatch.status import (
     Backlog,
+    Barred,
     Holder,
     Limits,
     Status,
@@ -224,7 +226,7 @@ def test_the_number_of_statements_does_not_grow():
     with CaptureQueriesContext(connection) as many:
         status_of("default")
 
-    assert len(few) == len(many) == 8
+    assert len(few) == len(many) == 9
 
 
 def test_a_database_without_tables_has_no_outbox(monkeypatch):
@@ -289,9 +291,28 @@ def test_nothing_reads_through_what_is_finished():
 FINISHED = """
 INSERT INTO signal_dispatch_delivery (uid, environment, dispatch, endpoint, event, model, object_pk,
     lane, hops, method, path, headers, body, state, held_by, epoch, attempts, handler_tries, trace,
-    created_at, finished_at, error_class, reason)
+    created_at, finished_at, error_class, reason, retried)
 SELECT gen_random_uuid(), '', 'shop.Told', 'crm', 'updated', 'shop.order', n::text, md5(n::text), 0,
     'POST', '', '{}', '', CASE WHEN n % 4 = 0 THEN 'failed' ELSE 'delivered' END, '', 1, 1, 0, '',
-    now() - interval '3 days', now() - n * interval '10 seconds', '', ''
+    now() - interval '3 days', now() - n * interval '10 seconds', '', '', false
 FROM generate_series(1, 20000) AS n
 """
+
+
+def test_what_waits_for_a_paused_endpoint_or_an_open_breaker_is_told_as_that():
+    old = DatabaseNow(-1000)
+    delivery(endpoint="crm", available_at=old)
+    delivery(endpoint="hubspot", available_at=old)
+    bars.pause("default", "crm", by="ada", reason="They are moving house.")
+    bars.open_breaker("default", "hubspot", Breaker(pause=40), attempts=10, failed=10)
+    found = status_of("default")
+
+    paused, opened = found.barred
+    assert paused == Barred("crm", None, "ada", "They are moving house.")
+    assert opened.endpoint == "hubspot"
+    assert 30 < opened.seconds_left <= 40
+    assert found.oldest_due_seconds == 0
+    (problem,) = Limits().problems(found)
+    assert problem.startswith("The breaker of the endpoint 'hubspot' is open")
+    bars.resume("default", "crm")
+    assert status_of("default").oldest_due_seconds > 900

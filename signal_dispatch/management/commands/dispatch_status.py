@@ -14,7 +14,7 @@ from signal_dispatch.databases import outbox_aliases
 from signal_dispatch.exceptions import InvalidSettings
 from signal_dispatch.management.table import table
 from signal_dispatch.models import Delivery
-from signal_dispatch.status import Limits, Status, counted, has_outbox, status_of
+from signal_dispatch.status import Barred, Limits, Status, counted, has_outbox, status_of
 
 _DEFAULTS = Limits()
 
@@ -138,6 +138,12 @@ def _advice(status: Status) -> Iterator[str]:
         yield f"  {_BECAUSE[stranded.because]} {stranded.name!r}: {stranded.advice}"
 
 
+def _why_barred(barred: Barred) -> tuple[str, str]:
+    if barred.seconds_left is None:
+        return f"paused by {barred.paused_by}", barred.reason
+    return "breaker open", f"next try in {barred.seconds_left:.0f} s"
+
+
 def _tables(status: Status) -> Iterator[list[tuple[str, ...]]]:
     yield [
         ("STATE", "DELIVERIES"),
@@ -158,6 +164,10 @@ def _tables(status: Status) -> Iterator[list[tuple[str, ...]]]:
             )
             for backlog in status.backlogs
         ),
+    ]
+    yield [
+        ("NOT CALLED", "WHY", ""),
+        *((each.endpoint, *_why_barred(each)) for each in status.barred),
     ]
     yield [
         ("HELD BY", "DELIVERIES", "LEASE ENDS IN"),
