@@ -22,7 +22,7 @@ class SignalDispatchConfig(AppConfig):
 
     def ready(self) -> None:
         """Find the dispatches and connect their receivers and checks."""
-        from signal_dispatch import checks, sender, tracing
+        from signal_dispatch import checks, repair_steps, repairs, sender, tracing
         from signal_dispatch.receivers import wiring
         from signal_dispatch.registry import registry
 
@@ -31,6 +31,7 @@ class SignalDispatchConfig(AppConfig):
         # A site that declares nothing has no part in its requests.
         registry.listen(lambda: tracing.connect() if len(registry) else tracing.disconnect())
         checks.connect()
+        repairs.work = repair_steps.step
         sender.network_guard = _guard_network
         request_started.connect(
             _first_request, weak=False, dispatch_uid="signal_dispatch.first_request"

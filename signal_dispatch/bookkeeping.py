@@ -20,8 +20,9 @@ from signal_dispatch.outboxes import pause_after
 from signal_dispatch.pruning import Pruner
 from signal_dispatch.records import Recorder
 from signal_dispatch.renewing import Renewer
+from signal_dispatch.repairs import Repairer
 from signal_dispatch.returning import return_jobs
-from signal_dispatch.sweeping import Sweeper
+from signal_dispatch.sweeping import MAX_SLEEP_SECONDS, REPAIR_SECONDS, Sweeper
 
 logger = logging.getLogger("signal_dispatch")
 
@@ -57,6 +58,8 @@ class Bookkeeper:
         self.renewer = Renewer(hand, self.intake.submit_or_return)
         self.recorder = Recorder(hand, self.sweeper)
         self.pruner = Pruner(self.sweeper.aliases)
+        longest = sweeping.get("max_sleep_seconds", MAX_SLEEP_SECONDS)
+        self.repairer = Repairer(self.sweeper.aliases, min(REPAIR_SECONDS, 5 * longest))
 
     def run(self) -> None:
         """Work until the hand closes; then record, hand back, and end."""
@@ -99,7 +102,7 @@ class Bookkeeper:
             return now
         times = [self.sweeper.next_at(now), self.gatekeeper.next_at(), hand.health.next_news()]
         if not (hand.stopping or hand.finishing):
-            times.append(self.pruner.next_at)
+            times += [self.pruner.next_at, self.repairer.next_at]
         if (next_look := self.intake.next_look()) is not None:
             times.append(next_look)
         if hand.settled:
@@ -133,6 +136,8 @@ class Bookkeeper:
             self.sweeper.sweep(self.intake.take)
         if sweeping or now >= self.pruner.next_at:  # at rest it costs no connection of its own
             self.pruner.prune()
+        if sweeping or now >= self.repairer.next_at:
+            self.repairer.repair()
         with self._hand.lock:
             self._hand.calm.notify_all()
 

@@ -20,6 +20,11 @@ def masked_body(delivery: Delivery) -> bytes | None:
     return masked(dispatch, bytes(delivery.body), delivery.headers)
 
 
+def is_masked(delivery: Delivery) -> bool:
+    """Say whether what the remote is to read was masked in this row, so that it can't be sent."""
+    return MASK.encode() in bytes(delivery.body) and masked_body(delivery) == bytes(delivery.body)
+
+
 def masked(dispatch: ModelDispatch[Any], body: bytes, headers: Mapping[str, str]) -> bytes:
     """Return a body without the values that its dispatch calls sensitive.
 

@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from signal_dispatch import payloads
 from signal_dispatch.endpoint_states import EndpointMinute, EndpointState
 from signal_dispatch.keys import ObjectKeyField
+from signal_dispatch.repairs import Repair
 
 __all__ = [
     "UNFINISHED",
@@ -19,6 +20,7 @@ __all__ = [
     "EndpointMinute",
     "EndpointState",
     "RemoteObject",
+    "Repair",
     "State",
     "WorkerProcess",
     "storable",
@@ -138,6 +140,24 @@ class Delivery(models.Model):
                 fields=["state", "finished_at", "environment", "endpoint"],
                 name="signal_dispatch_finished",
             ),
+            # What a person looks for: the newest that failed, perhaps there, of this kind and for
+            # that reason; those of one object; one that a remote's log names. Among a million
+            # rows nothing less finds them while somebody waits.
+            models.Index(
+                fields=["state", "id", "endpoint", "dispatch", "event", "error_class"],
+                name="signal_dispatch_state",
+            ),
+            models.Index(fields=["object_pk", "id"], name="signal_dispatch_object"),
+            models.Index(fields=["uid"], name="signal_dispatch_uid"),
+        ]
+        permissions = [
+            ("can_retry", _("Can retry deliveries now")),
+            ("can_cancel", _("Can cancel deliveries, and skip the one that blocks a lane")),
+            ("can_resend", _("Can send deliveries again")),
+            ("can_rebuild", _("Can rebuild deliveries from their objects")),
+            ("can_repoint", _("Can give deliveries to another dispatch or endpoint")),
+            ("can_pause", _("Can pause and resume endpoints")),
+            ("can_test", _("Can make test calls to endpoints")),
         ]
 
     def __str__(self) -> str:

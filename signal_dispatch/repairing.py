@@ -39,7 +39,7 @@ def retry(rows: DeliveryQuerySet) -> int:
 
 
 def _retry_some(ids: Collection[int], using: str) -> int:
-    found = Delivery.objects.using(using).filter(_may_go_back(), pk__in=ids).order_by("id")
+    found = Delivery.objects.using(using).filter(may_go_back(), pk__in=ids).order_by("id")
     lanes: dict[str, list[int]] = {}
     for lane, pk in found.values_list("lane", "pk"):
         lanes.setdefault(lane, []).append(pk)
@@ -53,7 +53,7 @@ def _retry_lane(lane: str, ids: Collection[int], using: str) -> int:
         if lane:
             _lock(in_lane, ids, using)
         answered = Case(When(_ANSWERED, then=True), default=False)
-        found = rows.filter(_may_go_back(), pk__in=ids).annotate(answered=answered)
+        found = rows.filter(may_go_back(), pk__in=ids).annotate(answered=answered)
         found = found.order_by("id").select_for_update()
         scheduled = [d for d in found if d.state == State.PENDING]
         ended = [d for d in found if d.state != State.PENDING]
@@ -69,7 +69,8 @@ def _retry_lane(lane: str, ids: Collection[int], using: str) -> int:
     return len(back)
 
 
-def _may_go_back() -> Q:
+def may_go_back() -> Q:
+    """Return the condition that ``retry()`` has something to do for a delivery."""
     ended = Q(state__in=(State.FAILED, State.CANCELLED), replaced_by__isnull=True)
     # What a DELETED carries can't be taken any more where it could not be built in its time.
     ended &= ~Q(event=Event.DELETED, method="")

@@ -150,13 +150,13 @@ def status_of(using: str) -> Status:
 
     The cost grows with what is unfinished, and no further: nothing reads through what is finished.
     """
-    groups = unfinished_groups(using)
+    groups, counts = unfinished_groups(using), _counts(using)
     mine = [group for group in groups if group["environment"] == settings.environment]
     return Status(
         using,
         settings.environment,
-        states=_states(using, groups),
-        failed_lately=_failed_lately(using),
+        states=_states(counts, groups),
+        failed_lately=counts["failed lately"],
         backlogs=tuple(_backlogs(mine)),
         holders=tuple(_holders(using)),
         stranded=tuple(stranded_in(groups)),
@@ -185,25 +185,36 @@ def unfinished_groups(using: str) -> list[dict[str, Any]]:
     )
 
 
-def _states(using: str, groups: list[dict[str, Any]]) -> dict[str, int]:
+def _counts(using: str) -> dict[str, int]:
+    """Count what is finished, by state, and what failed lately: each up to its bound, at once."""
     rows = Delivery.objects.using(using).order_by()
-    finished = [state for state in State if state not in UNFINISHED]
-    return {
-        State.PENDING.value: sum(g["due"] + g["scheduled"] + g["held"] for g in groups),
-        State.WAITING.value: sum(g["waiting"] for g in groups),
-        **{s.value: rows.filter(state=s)[: COUNTED + 1].count() for s in finished},
-    }
-
-
-def _failed_lately(using: str) -> int:
-    failed = Delivery.objects.using(using).filter(
+    wanted = {s.value: rows.filter(state=s) for s in State if s not in UNFINISHED}
+    wanted["failed lately"] = rows.filter(
         state=State.FAILED,
         finished_at__gte=DatabaseNow(-LATELY_SECONDS),
         # recreate() lets another one do what this one could not; that one counts for both.
         replaced_by__isnull=True,
         environment=settings.environment,
     )
-    return failed.order_by()[: COUNTED + 1].count()
+    bounded = [_bounded(each, using) for each in wanted.values()]
+    looks = (f"SELECT {n}, COUNT(*) FROM ({sql}) AS n{n}" for n, (sql, _) in enumerate(bounded))
+    with connections[using].cursor() as cursor:
+        cursor.execute(" UNION ALL ".join(looks), [v for _sql, values in bounded for v in values])
+        found = dict(cursor.fetchall())
+    return {name: found[n] for n, name in enumerate(wanted)}
+
+
+def _bounded(rows: Any, using: str) -> tuple[str, Any]:
+    sql, values = rows.values("id")[: COUNTED + 1].query.get_compiler(using=using).as_sql()
+    return sql, values
+
+
+def _states(counts: Mapping[str, int], groups: list[dict[str, Any]]) -> dict[str, int]:
+    return {
+        State.PENDING.value: sum(g["due"] + g["scheduled"] + g["held"] for g in groups),
+        State.WAITING.value: sum(g["waiting"] for g in groups),
+        **{s.value: counts[s.value] for s in State if s not in UNFINISHED},
+    }
 
 
 def _backlogs(groups: list[dict[str, Any]]) -> Iterator[Backlog]:

@@ -44,14 +44,19 @@ def stranded_in(groups: Iterable[Mapping[str, Any]]) -> Iterator[Stranded]:
     """Yield them, counted, from groups of what is unfinished by all that says who may take it."""
     found: Counter[tuple[str, str]] = Counter()
     for group in groups:
-        reason = _reason(*(group[n] for n in ("environment", "endpoint", "dispatch", "model")))
+        reason = stranded_because(
+            *(group[n] for n in ("environment", "endpoint", "dispatch", "model"))
+        )
         if reason is not None:
             found[reason] += group["due"] + group["scheduled"] + group["held"] + group["waiting"]
     for (because, name), deliveries in sorted(found.items()):
         yield Stranded(because, name, deliveries)
 
 
-def _reason(environment: str, endpoint: str, dispatch: str, model: str) -> tuple[str, str] | None:
+def stranded_because(
+    environment: str, endpoint: str, dispatch: str, model: str
+) -> tuple[str, str] | None:
+    """Return what is foreign or unknown here and its name, as ``Stranded`` has them, or None."""
     if environment != settings.environment:
         return "environment", environment
     if endpoints.find(endpoint) is None:

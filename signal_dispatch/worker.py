@@ -62,6 +62,13 @@ class Worker:
             eager=eager,
         )
 
+    def look_for_repairs(self) -> None:
+        """Look at once for work on many deliveries that a person asked for."""
+        with self._hand.lock:
+            self._bookkeeper.repairer.ask()
+            self._started()
+            self._hand.work.notify()
+
     # Told by those who save
 
     def start(self) -> bool:

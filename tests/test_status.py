@@ -226,7 +226,7 @@ def test_the_number_of_statements_does_not_grow():
     with CaptureQueriesContext(connection) as many:
         status_of("default")
 
-    assert len(few) == len(many) == 9
+    assert len(few) == len(many) == 6
 
 
 def test_a_database_without_tables_has_no_outbox(monkeypatch):

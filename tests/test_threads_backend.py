@@ -5,15 +5,20 @@ import subprocess
 import sys
 import threading
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
-from signal_dispatch import claims
+from signal_dispatch import claims, repair_steps
 from signal_dispatch.apps import _first_request
 from signal_dispatch.backends import backends
 from signal_dispatch.backends.threads import ThreadsBackend, threads_can_run
 from signal_dispatch.exceptions import InvalidBackend
-from signal_dispatch.models import Delivery
+from signal_dispatch.interventions import INTERVENTIONS
+from signal_dispatch.models import Delivery, Repair
+from signal_dispatch.repair_steps import ask_for
+from signal_dispatch.selecting import Selection
+from signal_dispatch.worker import Worker
 from tests.deliveries import delivery
 from tests.run import ROOT
 from tests.shop.models import Order
@@ -356,3 +361,42 @@ def test_what_is_saved_after_the_threads_have_ended_is_due_at_once(receiver):
 
     early, late = Delivery.objects.order_by("id")
     assert (early.state, late.state, late.held_by) == ("delivered", "pending", "")
+
+
+# Work on many deliveries.
+
+
+def _failed(number):
+    order = Order.objects.create(number=f"A-{number}")
+    return delivery(object_pk=order.pk, state="failed", available_at=None, attempts=12)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
+def test_a_repair_is_begun_at_once_and_made_to_its_end(declare, receiver, monkeypatch):
+    monkeypatch.setattr(repair_steps, "STEP", 2)
+    made = [_failed(number) for number in range(5)]
+    declare(Order)
+
+    repair = ask_for(INTERVENTIONS["retry"], Selection(state="failed"), "default", by="ann")
+
+    receiver.wait_for(5)
+    eventually(lambda: Delivery.objects.filter(state="delivered").count() == len(made))
+    eventually(lambda: Repair.objects.get(pk=repair.pk).finished_at)
+    assert Repair.objects.get(pk=repair.pk).changed == 5
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
+def test_a_repair_that_nobody_was_told_of_is_found(declare, receiver):
+    _failed(1)
+    declare(Order)
+    with mock.patch.object(backends, "look_for_repairs"):
+        ask_for(INTERVENTIONS["retry"], Selection(state="failed"), "default", by="ann")
+
+    worker = Worker(lambda: claims.own_scope(["crm"]), max_sleep_seconds=0.05)
+    try:
+        worker.start()
+        receiver.wait_for(1)
+    finally:
+        worker.stop(5)

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from django.core.signals import setting_changed
-from django.db import connections
+from django.db import connections, transaction
 from django.utils.module_loading import import_string
 
 from signal_dispatch.backends.base import BaseBackend
@@ -78,6 +78,17 @@ class Backends:
         """Start the backends that the endpoints name: this process serves requests."""
         for alias in {self.alias_for(endpoint) for endpoint in endpoints}:
             self[alias].start()
+
+    def look_for_repairs(self, using: str) -> None:
+        """Tell the backends, once it is committed, that there is work on many deliveries."""
+        if self.under_test:
+            return
+
+        def hint() -> None:
+            for alias in {self.alias_for(endpoint) for endpoint in endpoints}:
+                self[alias].look_for_repairs()
+
+        transaction.on_commit(hint, using=using, robust=True)
 
     def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
         """Tell each delivery's backend that it is committed."""

@@ -41,6 +41,9 @@ class BaseBackend:
         INSERT, may have rewritten them or taken them back, and they are to be read back.
         """
 
+    def look_for_repairs(self) -> None:
+        """Hear that a person asked for work on many deliveries."""
+
     def start(self) -> None:
         """Be ready to send: this process has served its first request."""
 

@@ -72,6 +72,11 @@ class ThreadsBackend(BaseBackend):
         if threads_can_run() and not _is_uwsgi_master():
             self._current().committed(recorded, using, fresh=fresh)
 
+    def look_for_repairs(self) -> None:
+        """Let the bookkeeper look at once."""
+        if threads_can_run() and not _is_uwsgi_master():
+            self._current().look_for_repairs()
+
     def start(self) -> None:
         """Start the bookkeeper, so that a site that only reads takes over what others left."""
         if _threads_can_run_or_warn():

@@ -135,6 +135,15 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "delivery",
                 "verbose_name_plural": "deliveries",
+                "permissions": [
+                    ("can_retry", "Can retry deliveries now"),
+                    ("can_cancel", "Can cancel deliveries, and skip the one that blocks a lane"),
+                    ("can_resend", "Can send deliveries again"),
+                    ("can_rebuild", "Can rebuild deliveries from their objects"),
+                    ("can_repoint", "Can give deliveries to another dispatch or endpoint"),
+                    ("can_pause", "Can pause and resume endpoints"),
+                    ("can_test", "Can make test calls to endpoints"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -344,6 +353,66 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
+        migrations.CreateModel(
+            name="Repair",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                (
+                    "environment",
+                    models.CharField(
+                        blank=True, default="", max_length=64, verbose_name="environment"
+                    ),
+                ),
+                ("what", models.CharField(max_length=32, verbose_name="what")),
+                (
+                    "options",
+                    models.JSONField(blank=True, default=dict, verbose_name="options"),
+                ),
+                (
+                    "selection",
+                    models.JSONField(blank=True, default=dict, verbose_name="selection"),
+                ),
+                (
+                    "by",
+                    models.CharField(blank=True, default="", max_length=150, verbose_name="by"),
+                ),
+                (
+                    "expected",
+                    models.CharField(
+                        blank=True, default="", max_length=32, verbose_name="expected"
+                    ),
+                ),
+                ("until_id", models.BigIntegerField(verbose_name="until number")),
+                ("last_id", models.BigIntegerField(default=0, verbose_name="last number")),
+                ("looked_at", models.PositiveBigIntegerField(default=0, verbose_name="looked at")),
+                ("changed", models.PositiveBigIntegerField(default=0, verbose_name="changed")),
+                (
+                    "taken_by",
+                    models.CharField(
+                        blank=True, default="", max_length=150, verbose_name="taken by"
+                    ),
+                ),
+                (
+                    "taken_until",
+                    models.DateTimeField(blank=True, null=True, verbose_name="taken until"),
+                ),
+                ("created_at", models.DateTimeField(verbose_name="created at")),
+                (
+                    "finished_at",
+                    models.DateTimeField(
+                        blank=True, db_index=True, null=True, verbose_name="finished at"
+                    ),
+                ),
+                (
+                    "error",
+                    models.CharField(blank=True, default="", max_length=500, verbose_name="error"),
+                ),
+            ],
+            options={
+                "verbose_name": "repair",
+                "verbose_name_plural": "repairs",
+            },
+        ),
         migrations.AddIndex(
             model_name="delivery",
             index=models.Index(
@@ -361,5 +430,20 @@ class Migration(migrations.Migration):
                 fields=["state", "finished_at", "environment", "endpoint"],
                 name="signal_dispatch_finished",
             ),
+        ),
+        migrations.AddIndex(
+            model_name="delivery",
+            index=models.Index(
+                fields=["state", "id", "endpoint", "dispatch", "event", "error_class"],
+                name="signal_dispatch_state",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="delivery",
+            index=models.Index(fields=["object_pk", "id"], name="signal_dispatch_object"),
+        ),
+        migrations.AddIndex(
+            model_name="delivery",
+            index=models.Index(fields=["uid"], name="signal_dispatch_uid"),
         ),
     ]

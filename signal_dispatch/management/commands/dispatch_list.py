@@ -11,14 +11,12 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections, router
 from django.db.models import CompositePrimaryKey, Model
 
-from signal_dispatch.declarations import ModelDispatch
-from signal_dispatch.endpoints import endpoints
 from signal_dispatch.exceptions import InvalidSettings
 from signal_dispatch.management.preview import preview
 from signal_dispatch.management.table import table
+from signal_dispatch.mappings import calls_of, destination_of
 from signal_dispatch.registry import registry
 
-_SILENT = "(ENABLED is False)"
 _HEAD = ("MODEL", "DISPATCH", "EVENTS", "ENDPOINT", "HOST", "METHOD", "PATH")
 
 
@@ -62,35 +60,11 @@ class Command(BaseCommand):
 def _rows() -> Iterator[tuple[str, ...]]:
     """Yield a line for each dispatch; several where events differ in method or path."""
     for dispatch in sorted(registry, key=lambda d: (d.model._meta.label, d.name)):
-        calls: dict[tuple[str, str], list[str]] = {}
-        for event in dispatch.on:
-            call = (_declared(dispatch, "method", event), _declared(dispatch, "path", event))
-            calls.setdefault(call, []).append(str(event))
-        for (method, path), events in calls.items():
-            alias, host = _endpoint_and_host(dispatch)
-            label = dispatch.model._meta.label
-            yield label, dispatch.name, ", ".join(events), alias, host, method, path
-
-
-def _declared(dispatch: ModelDispatch[Any], attribute: str, event: str) -> str:
-    if dispatch.overrides(f"get_{attribute}"):
-        return f"get_{attribute}()"
-    value = getattr(dispatch, attribute)
-    return str((value if isinstance(value, str) else value.get(event)) or "-")
-
-
-def _endpoint_and_host(dispatch: ModelDispatch[Any]) -> tuple[str, str]:
-    alias = dispatch.endpoint
-    entry = endpoints.entry(alias)
-    if entry is not None and entry.resolver:
-        shown = alias if ":" in alias else f"{alias}:…"
-        return shown, "(RESOLVER)" if entry.enabled else _SILENT
-    if dispatch.overrides("get_endpoint"):
-        return "get_endpoint()", "-"
-    if alias not in endpoints:
-        return alias or "-", "unknown"
-    endpoint = endpoints[alias]
-    return alias, (endpoint.host or "-") if endpoint.enabled else _SILENT
+        alias, host = destination_of(dispatch)
+        label = dispatch.model._meta.label
+        for call in calls_of(dispatch):
+            events = ", ".join(call.events)
+            yield label, dispatch.name, events, alias, host, call.method, call.path
 
 
 def _find(text: str, alias: str | None) -> tuple[Model, str]:

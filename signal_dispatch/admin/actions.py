@@ -1,0 +1,198 @@
+"""What a person does about deliveries: asked once more, then done, and noted in the admin's log."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from signal_dispatch.admin.changelist import selection_of
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.interventions import INTERVENTIONS, Intervention
+from signal_dispatch.models import Delivery
+from signal_dispatch.registry import registry
+from signal_dispatch.repair_steps import ask_for
+from signal_dispatch.status import COUNTED, counted
+
+#: How many deliveries are named on the page that asks.
+_NAMED = 10
+_SEPARATOR = "\x1f"
+
+
+class TargetForm(forms.Form):
+    """Whom deliveries are given to."""
+
+    dispatch = forms.ChoiceField(label=gettext_lazy("Dispatch"), required=False)
+    endpoint = forms.ChoiceField(label=gettext_lazy("Endpoint"), required=False)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        as_it_is = [("", _("(as it is)"))]
+        pairs = sorted(registry.pairs())
+        dispatches = [(_SEPARATOR.join(pair), f"{pair[0]} ({pair[1]})") for pair in pairs]
+        known: Any = self.fields
+        known["dispatch"].choices = as_it_is + dispatches
+        known["endpoint"].choices = as_it_is + [(alias, alias) for alias in sorted(endpoints)]
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse what names nothing."""
+        given = super().clean() or {}
+        if not (given.get("dispatch") or given.get("endpoint")):
+            raise forms.ValidationError(_("Choose a dispatch, an endpoint, or both."))
+        return given
+
+    def options(self) -> dict[str, str]:
+        """Return what was chosen, as ``Target`` takes it."""
+        name, _separator, model = self.cleaned_data["dispatch"].partition(_SEPARATOR)
+        options = {"endpoint": self.cleaned_data["endpoint"], "dispatch": name, "model": model}
+        return {key: value for key, value in options.items() if value}
+
+
+def is_allowed(request: Any, intervention: Intervention) -> bool:
+    """Say whether the person may do that."""
+    return bool(request.user.has_perm(f"signal_dispatch.{intervention.permission}"))
+
+
+def actions_for(request: HttpRequest) -> dict[str, tuple[Callable[..., Any], str, Any]]:
+    """Return what the person may do, as the admin lists actions."""
+    return {
+        name: (_action(intervention), name, intervention.label)
+        for name, intervention in INTERVENTIONS.items()
+        if is_allowed(request, intervention)
+    }
+
+
+def _action(intervention: Intervention) -> Callable[..., HttpResponse]:
+    def action(model_admin: Any, request: HttpRequest, rows: Any) -> HttpResponse:
+        return Asked(model_admin, request, rows, intervention).answer()
+
+    return action
+
+
+class Asked:
+    """An intervention that somebody asked for: for chosen rows, or for all that match."""
+
+    def __init__(
+        self, model_admin: Any, request: HttpRequest, rows: Any, intervention: Intervention
+    ) -> None:
+        self._admin = model_admin
+        self._request: Any = request
+        self._rows = rows
+        self._intervention = intervention
+        self._across = request.POST.get("select_across") == "1"
+
+    def answer(self) -> HttpResponse:
+        """Ask whether it is meant; if it was confirmed, do it."""
+        form = None
+        if self._intervention.name == "repoint":
+            confirmed = "confirmed" in self._request.POST
+            form = TargetForm(self._request.POST if confirmed else None)
+        if "confirmed" not in self._request.POST or (form and not form.is_valid()):
+            return self._ask(form)
+        options = form.options() if form else {}
+        if self._across:
+            self._have_it_done(options)
+        else:
+            self._do(options)
+        return HttpResponseRedirect(self._back())
+
+    def _ask(self, form: TargetForm | None) -> HttpResponse:
+        affected = self._intervention.affected(self._rows)
+        named = affected.defer("body", "headers").order_by("-pk")[:_NAMED]
+        context = {
+            **self._admin.admin_site.each_context(self._request),
+            "title": self._intervention.label,
+            "opts": self._admin.opts,
+            "media": self._admin.media,
+            "intervention": self._intervention,
+            "across": self._across,
+            "filters": selection_of(self._request.GET.dict()).given() if self._across else {},
+            "matching": counted(self._rows[: COUNTED + 1].count()),
+            "affected": counted(affected[: COUNTED + 1].count()),
+            "named": list(named),
+            "form": form,
+            "action_checkbox_name": ACTION_CHECKBOX_NAME,
+            "chosen": self._request.POST.getlist(ACTION_CHECKBOX_NAME),
+            "back": self._back(),
+        }
+        self._request.current_app = self._admin.admin_site.name
+        return TemplateResponse(
+            self._request, "admin/signal_dispatch/delivery/confirm.html", context
+        )
+
+    def _back(self) -> str:
+        here = str(self._request.get_full_path())
+        back = self._request.POST.get("back", here)
+        host = {self._request.get_host()}
+        return back if url_has_allowed_host_and_scheme(back, host) else here
+
+    def _do(self, options: dict[str, str]) -> None:
+        intervention, user = self._intervention, self._request.user
+        affected = list(intervention.affected(self._rows).defer("body", "headers"))
+        changed = intervention.run(self._rows, user.get_username(), options)
+        note = str(intervention.done) % {"target": ", ".join(options.values())}
+        LogEntry.objects.log_actions(user.pk, affected, CHANGE, note)
+        self._say(changed)
+
+    def _have_it_done(self, options: dict[str, str]) -> None:
+        intervention, user = self._intervention, self._request.user
+        selection = selection_of(self._request.GET.dict())
+        repair = ask_for(
+            intervention,
+            selection,
+            self._rows.db,
+            by=user.get_username(),
+            expected=counted(intervention.affected(self._rows)[: COUNTED + 1].count()),
+            options=options,
+        )
+        LogEntry.objects.log_actions(
+            user.pk, [repair], ADDITION, f"{intervention.label}: {repair.expected}"
+        )
+        text = _("%(label)s: begun for all that match. The overview shows how far it is.")
+        self._admin.message_user(self._request, text % {"label": intervention.label})
+
+    def _say(self, changed: int) -> None:
+        label = self._intervention.label
+        text = ngettext(
+            "%(label)s: %(number)d delivery.", "%(label)s: %(number)d deliveries.", changed
+        ) % {"label": label, "number": changed}
+        if not changed:
+            text = _("%(label)s: nothing was changed.") % {"label": label}
+        level = messages.SUCCESS if changed else messages.WARNING
+        self._admin.message_user(self._request, text, level)
+
+
+def offered(delivery: Any, request: HttpRequest) -> list[Intervention]:
+    """Return what the person may do about one delivery in the state that it is in."""
+    held = bool(delivery.held_by) and (delivery.due_in or 0) > 0
+    finished = delivery.finished_at is not None or delivery.state not in ("pending", "waiting")
+    fitting = _for_finished(delivery) if finished else _for_unfinished(delivery)
+    names = [] if held and not finished else fitting
+    return [INTERVENTIONS[n] for n in names if is_allowed(request, INTERVENTIONS[n])]
+
+
+def _for_finished(delivery: Delivery) -> list[str]:
+    names = []
+    if delivery.state != "delivered" and delivery.replaced_by_id is None:
+        names.append("retry")
+    if delivery.method:
+        names.append("resend")
+    if delivery.event != "deleted":
+        names.append("rebuild")
+    return [*names, "repoint"]
+
+
+def _for_unfinished(delivery: Any) -> list[str]:
+    names = ["cancel", "repoint"]
+    if delivery.state == "waiting":
+        names.insert(0, "skip")
+    elif (delivery.due_in or 0) > 0:
+        names.insert(0, "retry")
+    return names

@@ -1,0 +1,68 @@
+"""Write what the list and the page of one delivery have in common."""
+
+from typing import Any
+
+from django.apps import apps
+from django.contrib.admin import AdminSite
+from django.contrib.admin.utils import quote
+from django.db.models import Model
+from django.urls import NoReverseMatch, reverse
+from django.utils.html import format_html
+
+from signal_dispatch.explaining import attempts_of
+from signal_dispatch.models import Delivery
+
+
+def attempts(delivery: Delivery) -> str:
+    """Show how many attempts were made, of how many."""
+    most = attempts_of(delivery)
+    return str(delivery.attempts) if most is None else f"{delivery.attempts}/{most}"
+
+
+def two_lines(above: Any, below: Any) -> Any:
+    """Put something smaller below something."""
+    if not below:
+        return above
+    return format_html('{}<span class="sd-below">{}</span>', above, below)
+
+
+def last_result(delivery: Delivery) -> str:
+    """Show the last status, or what went wrong where there is none or it does not say it all."""
+    parts = [str(delivery.last_status)] if delivery.last_status else []
+    if delivery.error_class and delivery.error_class != "status":
+        parts.append(delivery.error_class)
+    return " ".join(parts)
+
+
+def model_of(label: str) -> type[Model] | None:
+    """Return the model by its label; None where the site has it no more."""
+    try:
+        return apps.get_model(label)
+    except (LookupError, ValueError):
+        return None
+
+
+def object_name(delivery: Delivery) -> str:
+    """Name a delivery's object without a look at it."""
+    model = model_of(delivery.model)
+    name = str(model._meta.verbose_name) if model else delivery.model
+    key = delivery.object_pk
+    return f"{name} {', '.join(map(str, key)) if isinstance(key, tuple) else key}"
+
+
+def object_url(delivery: Delivery, site: AdminSite) -> str | None:
+    """Return the address of the object's own page; None where the admin has none."""
+    model = model_of(delivery.model)
+    if model is None or not site.is_registered(model) or isinstance(delivery.object_pk, tuple):
+        return None
+    route = f"admin:{model._meta.app_label}_{model._meta.model_name}_change"
+    try:
+        return reverse(route, args=[quote(delivery.object_pk)], current_app=site.name)
+    except NoReverseMatch:
+        return None
+
+
+def object_link(delivery: Delivery, site: AdminSite) -> Any:
+    """Show a delivery's object, as a link to its own page where there is one."""
+    url, name = object_url(delivery, site), object_name(delivery)
+    return format_html('<a href="{}">{}</a>', url, name) if url else name

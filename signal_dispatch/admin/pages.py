@@ -1,0 +1,148 @@
+"""Pages beside the list: how the outbox stands, and what the dispatches declare."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from signal_dispatch import repair_steps
+from signal_dispatch.admin import outboxes
+from signal_dispatch.admin.actions import is_allowed
+from signal_dispatch.interventions import INTERVENTIONS
+from signal_dispatch.mappings import LOOKED_AT, mappings
+from signal_dispatch.models import Repair
+from signal_dispatch.selecting import Selection
+from signal_dispatch.status import Limits, counted, status_of
+
+#: How many repairs are shown, the newest first.
+SHOWN_REPAIRS = 10
+
+
+class Page:
+    """One of the pages: for those who may view deliveries, of the outbox that the address names."""
+
+    name = ""
+    title: Any = ""
+
+    def __init__(self, model_admin: Any) -> None:
+        self.admin = model_admin
+
+    def route(self) -> URLPattern:
+        """Return its address, below that of the list."""
+        view = self.admin.admin_site.admin_view(self.view)
+        route: URLPattern = path(f"{self.name}/", view, name=f"signal_dispatch_{self.name}")
+        return route
+
+    def view(self, request: HttpRequest) -> HttpResponse:
+        """Show the page; or do what was posted, and show it then."""
+        if not self.admin.has_view_permission(request):
+            raise PermissionDenied
+        using = outboxes.using_of(request)
+        if request.method == "POST":
+            return self.post(request, using)
+        return self.show(request, using)
+
+    def show(self, request: HttpRequest, using: str, **more: Any) -> HttpResponse:
+        """Show the page."""
+        context = {
+            **self.admin.admin_site.each_context(request),
+            "title": self.title,
+            "opts": self.admin.opts,
+            "media": self.admin.media,
+            "here": self.name,
+            "using": using,
+            "outboxes": outboxes.choices(using),
+            "query": outboxes.query_for(using),
+            **self.context(request, using),
+            **more,
+        }
+        request.current_app = self.admin.admin_site.name
+        return TemplateResponse(request, f"admin/signal_dispatch/{self.name}.html", context)
+
+    def context(self, request: HttpRequest, using: str) -> dict[str, Any]:
+        """Return what the template shows."""
+        return {}
+
+    def post(self, request: HttpRequest, using: str) -> HttpResponse:
+        """Do what was posted; by default there is nothing to do."""
+        return redirect(request.get_full_path())
+
+
+class Overview(Page):
+    """How the outbox stands, at a glance."""
+
+    name, title = "overview", gettext_lazy("Overview")
+
+    def context(self, request: HttpRequest, using: str) -> dict[str, Any]:
+        """Return the status, what is not well, and the work that is under way."""
+        status = status_of(using)
+        backlogs = status.backlogs
+        sums = {
+            name: sum(getattr(backlog, name) for backlog in backlogs)
+            for name in ("due", "scheduled", "held", "waiting", "waiting_lanes")
+        }
+        return {
+            "status": status,
+            "problems": Limits().problems(status),
+            "sums": sums,
+            "states": {name: counted(number) for name, number in status.states.items()},
+            "failed_lately": counted(status.failed_lately),
+            "alive": sum(worker.alive for worker in status.workers),
+            "repairs": self._repairs(request, using),
+        }
+
+    def _repairs(self, request: HttpRequest, using: str) -> list[dict[str, Any]]:
+        rows = Repair.objects.using(using).order_by("-pk")[:SHOWN_REPAIRS]
+        return [
+            {
+                "row": row,
+                "label": _label(row),
+                "filter": Selection.of(row.selection).given(),
+                "expected": int(row.expected) if row.expected.isdigit() else None,
+                "may_stop": row.finished_at is None and _may(request, row),
+            }
+            for row in rows
+        ]
+
+    def post(self, request: HttpRequest, using: str) -> HttpResponse:
+        """Stop a repair."""
+        pk = request.POST.get("stop", "")
+        repair = Repair.objects.using(using).filter(pk=int(pk) if pk.isdigit() else 0).first()
+        if repair is not None:
+            if not _may(request, repair):
+                raise PermissionDenied
+            user: Any = request.user
+            if repair_steps.stop(repair.pk, using, by=user.get_username()):
+                self.admin.log_change(request, repair, _("Stopped."))
+                messages.success(request, _("%s is stopped.") % _label(repair))
+        return redirect(request.get_full_path())
+
+
+class Dispatches(Page):
+    """What the dispatches declare, and how each fares."""
+
+    name, title = "dispatches", gettext_lazy("Dispatches")
+
+    def context(self, request: HttpRequest, using: str) -> dict[str, Any]:
+        """Return the mappings."""
+        return {"mappings": mappings(using), "looked_at": LOOKED_AT}
+
+
+def _label(repair: Repair) -> str:
+    intervention = INTERVENTIONS.get(repair.what)
+    return str(intervention.label) if intervention else repair.what
+
+
+def _may(request: HttpRequest, repair: Repair) -> bool:
+    intervention = INTERVENTIONS.get(repair.what)
+    return intervention is not None and is_allowed(request, intervention)
+
+
+PAGES: tuple[Callable[[Any], Page], ...] = (Overview, Dispatches)

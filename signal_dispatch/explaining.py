@@ -1,0 +1,140 @@
+"""Say in one sentence why a delivery waits."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.utils import formats, timezone
+from django.utils.translation import gettext as _
+
+from signal_dispatch.conf import settings
+from signal_dispatch.databases import SecondsFromNow
+from signal_dispatch.endpoints import endpoints
+from signal_dispatch.models import Delivery, DeliveryQuerySet, State
+from signal_dispatch.registry import registry
+from signal_dispatch.stranding import stranded_because
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why a delivery waits; ``behind`` is the number of the one that goes before it."""
+
+    sentence: str
+    behind: int | None = None
+
+
+def timed(rows: DeliveryQuerySet) -> DeliveryQuerySet:
+    """Add seconds by the database's clock: ``due_in``, ``allowed_in``, and negative ``age_in``."""
+    return rows.annotate(
+        due_in=SecondsFromNow("available_at"),
+        allowed_in=SecondsFromNow("not_before"),
+        age_in=SecondsFromNow("created_at"),
+    )
+
+
+def why_it_waits(delivery: Any, using: str) -> Wait | None:
+    """Say why a delivery that ``timed()`` rows hold is not finished; None where it is."""
+    if delivery.state == State.WAITING:
+        return _behind(delivery, using)
+    if delivery.state != State.PENDING:
+        return None
+    return Wait(_until_sent(delivery))
+
+
+def _until_sent(delivery: Any) -> str:
+    left = float(delivery.due_in or 0)
+    if delivery.held_by and left > 0:
+        return _("%(holder)s has it in hand, until %(time)s at the latest.") % {
+            "holder": short_holder(delivery.held_by),
+            "time": clock(left),
+        }
+    stranded = _stranded(delivery)
+    if stranded:
+        return stranded
+    if left <= 0:
+        return _("It has been due for %(span)s: the next process that looks takes it.") % {
+            "span": span(-left)
+        }
+    return _next_attempt(delivery, left)
+
+
+def _next_attempt(delivery: Delivery, left: float) -> str:
+    values = {
+        "number": delivery.attempts + 1,
+        "most": attempts_of(delivery),
+        "span": span(left),
+    }
+    if delivery.handler_tries:
+        return _("Its answer is kept; the handler is run again in %(span)s.") % values
+    return _("Attempt %(number)d of %(most)d is made in %(span)s.") % values
+
+
+def _stranded(delivery: Delivery) -> str:
+    found = stranded_because(
+        delivery.environment, delivery.endpoint, delivery.dispatch, delivery.model
+    )
+    if found is None:
+        return ""
+    because, name = found
+    sentences = {
+        "environment": _("It belongs to the environment “%(name)s”, and this is “%(own)s”."),
+        "endpoint": _("No settings here name the endpoint “%(name)s”."),
+        "dispatch": _("No dispatch named “%(name)s” is registered here."),
+        "model": _("No dispatch is registered here as %(name)s."),
+    }
+    sentence = sentences[because] % {"name": name, "own": settings.environment}
+    return sentence + " " + _("It waits until a process takes it that knows better.")
+
+
+def _behind(delivery: Any, using: str) -> Wait:
+    lane = timed(Delivery.objects.using(using).all()).filter(lane=delivery.lane)
+    head = lane.filter(state=State.PENDING).order_by("pk").first()
+    if head is None:
+        head = lane.filter(state=State.WAITING, pk__lt=delivery.pk).order_by("pk").first()
+    if head is not None:
+        sentence = _("It waits behind delivery %(number)d of this object.") % {"number": head.pk}
+        if head.state == State.PENDING:
+            sentence += " " + _("Of that one: %(sentence)s") % {"sentence": _until_sent(head)}
+        return Wait(sentence, head.pk)
+    left = float(delivery.allowed_in or 0)
+    if left > 0:
+        return Wait(_("It is to go out in %(span)s, and not before.") % {"span": span(left)})
+    return Wait(_stranded(delivery) or _("Nothing is before it any more: the next look frees it."))
+
+
+def attempts_of(delivery: Delivery) -> int | None:
+    """Return how many attempts the delivery gets; None where nobody here knows."""
+    dispatch = registry.find(delivery.dispatch, delivery.model)
+    if dispatch is not None and dispatch.retry is not None:
+        return dispatch.retry.attempts
+    endpoint = endpoints.find(delivery.endpoint)
+    return endpoint.retry.attempts if endpoint else None
+
+
+def short_holder(name: str) -> str:
+    """Return host and pid of a process, without the word that tells reused pids apart."""
+    return name.rpartition(":")[0] or name
+
+
+def span(seconds: float) -> str:
+    """Write so many seconds in one or two units that a person takes in at a glance."""
+    whole = max(0, round(seconds))
+    if whole < _MINUTE:
+        return _("%d s") % whole
+    if whole < _HOUR:
+        return _("%d min") % (whole // _MINUTE)
+    if whole < _DAY:
+        hours, minutes = whole // _HOUR, whole % _HOUR // _MINUTE
+        return _("%(hours)d h %(minutes)d min") % {"hours": hours, "minutes": minutes}
+    return _("%(days)d d %(hours)d h") % {"days": whole // _DAY, "hours": whole % _DAY // _HOUR}
+
+
+def clock(seconds: float) -> str:
+    """Write the time of day in so many seconds, with the date unless that is today."""
+    moment = now = timezone.localtime() if django_settings.USE_TZ else datetime.now()  # noqa: DTZ005 - as the site has it
+    moment += timedelta(seconds=seconds)
+    short = moment.date() == now.date()
+    return formats.date_format(moment, "H:i" if short else "SHORT_DATETIME_FORMAT")

@@ -1,0 +1,308 @@
+"""What people do about deliveries in the admin: asked once more, allowed or not, and noted."""
+
+import re
+from html import unescape
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from signal_dispatch.admin import actions
+from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.models import Delivery, Repair
+from tests.deliveries import delivery
+from tests.once import ONCE
+from tests.shop.models import Order
+from tests.test_admin_list import URL, text_of
+
+pytestmark = pytest.mark.django_db(databases=["default", "other"])
+
+FAILED = {"state": "failed", "available_at": None, "finished_at": DatabaseNow(-60)}
+PERMISSIONS = {
+    "retry": "can_retry",
+    "cancel": "can_cancel",
+    "skip": "can_cancel",
+    "resend": "can_resend",
+    "rebuild": "can_rebuild",
+    "repoint": "can_repoint",
+}
+
+
+@pytest.fixture
+def person(client):
+    """Log somebody in who may do these things."""
+
+    def person(*names):
+        user, _made = User.objects.get_or_create(username="ann", is_staff=True)
+        wanted = ["view_delivery", *names]
+        user.user_permissions.set(Permission.objects.filter(codename__in=wanted))
+        client.force_login(user)
+        return client
+
+    return person
+
+
+def post(client, action, *made, query="", **data):
+    chosen = {"_selected_action": [each.pk for each in made], "action": action}
+    return client.post(URL + query, chosen | data)
+
+
+def confirm(client, action, *made, query="", **data):
+    return post(client, action, *made, query=query, confirmed="yes", **data)
+
+
+def states():
+    return list(Delivery.objects.order_by("pk").values_list("state", flat=True))
+
+
+def log():
+    return [(e.object_id, e.change_message, e.user.username) for e in LogEntry.objects.all()]
+
+
+def test_retry_asks_first_and_says_how_many(person):
+    made = [delivery(**FAILED), delivery(**FAILED), delivery(state="delivered", available_at=None)]
+    client = person("can_retry")
+
+    answer = post(client, "retry", *made)
+
+    text = text_of(answer)
+    assert "2 of the 3 chosen deliveries will be affected." in text
+    assert f"{made[0].pk}: shop.Told, updated shop.order 1, failed" in text
+    assert states() == ["failed", "failed", "delivered"]
+    assert log() == []
+
+    answer = confirm(client, "retry", *made)
+
+    assert (answer.status_code, answer.url) == (302, URL)
+    assert states() == ["pending", "pending", "delivered"]
+    assert "Retry now: 2 deliveries." in text_of(client.get(URL))
+    noted = {(str(each.pk), "Made due at once.", "ann") for each in made[:2]}
+    assert set(log()) == noted
+
+
+@pytest.mark.parametrize(
+    ("action", "values", "state", "note"),
+    [
+        ("cancel", {}, "cancelled", "Cancelled."),
+        ("resend", FAILED, "failed", "Sent again, as a new delivery."),
+        ("rebuild", FAILED, "failed", "Rebuilt from the object."),
+    ],
+)
+def test_each_action_does_what_it_says(person, action, values, state, note):
+    made = delivery(attempts=3, **values)
+
+    confirm(person(PERMISSIONS[action]), action, made)
+
+    assert states()[0] == state
+    assert len(states()) == (1 if action == "cancel" else 2)
+    assert log() == [(str(made.pk), note, "ann")]
+
+
+def test_a_cancelled_one_tells_by_whom(person):
+    made = delivery()
+    confirm(person("can_cancel"), "cancel", made)
+
+    assert Delivery.objects.get(pk=made.pk).reason == "Cancelled by ann."
+
+
+def test_skip_cancels_the_head_of_the_lane(person, django_capture_on_commit_callbacks):
+    head = delivery(lane="a", available_at=DatabaseNow(3600))
+    waiting = delivery(lane="a", state="waiting", available_at=None)
+    client = person("can_cancel")
+    assert "1 of the 1 chosen" in text_of(post(client, "skip", waiting))
+
+    with django_capture_on_commit_callbacks(execute=True):
+        confirm(client, "skip", waiting)
+
+    assert states() == ["cancelled", "pending"]
+    assert log() == [(str(head.pk), "Skipped what blocked its lane.", "ann")]
+
+
+def test_repoint_asks_for_a_target_and_refuses_none(person, declare):
+    declare(Order)
+    made = delivery(dispatch="shop.Old", endpoint="gone")
+    client = person("can_repoint")
+
+    assert "shop.Told (shop.order)" in text_of(post(client, "repoint", made))
+    answer = confirm(client, "repoint", made)
+    assert "Choose a dispatch, an endpoint, or both." in text_of(answer)
+    answer = confirm(client, "repoint", made, dispatch="shop.Wrong\x1fshop.order")
+    assert "Select a valid choice" in text_of(answer)
+    assert log() == []
+
+    confirm(client, "repoint", made, dispatch="shop.Told\x1fshop.order", endpoint="hubspot")
+
+    row = Delivery.objects.get()
+    assert (row.dispatch, row.endpoint) == ("shop.Told", "hubspot")
+    assert log() == [(str(made.pk), "Given to hubspot, shop.Told, shop.order.", "ann")]
+
+
+def test_nothing_to_do_is_said(person):
+    made = delivery(state="delivered", available_at=None)
+    client = person("can_retry")
+    confirm(client, "retry", made)
+
+    assert "Retry now: nothing was changed." in text_of(client.get(URL))
+    assert log() == []
+
+
+def test_many_are_named_by_the_newest(person, monkeypatch):
+    monkeypatch.setattr(actions, "_NAMED", 2)
+    made = [delivery(**FAILED) for _ in range(3)]
+
+    text = text_of(post(person("can_retry"), "retry", *made))
+
+    assert f"{made[2].pk}: shop" in text
+    assert f" {made[0].pk}: shop" not in text
+    assert "The newest of them." in text
+
+
+@ONCE
+@pytest.mark.parametrize("action", PERMISSIONS)
+def test_each_action_has_a_permission_of_its_own(person, action):
+    made = delivery(lane="a")
+    delivery(lane="a", state="waiting", available_at=None)
+    others = {name for name in PERMISSIONS.values() if name != PERMISSIONS[action]}
+    client = person(*others)
+    before = states()
+
+    assert f'value="{action}"' not in client.get(URL).text
+    confirm(client, action, made)
+    assert states() == before
+    assert f'value="{action}"' in person(PERMISSIONS[action]).get(URL).text
+
+
+@ONCE
+def test_a_viewer_is_offered_nothing(person):
+    made = delivery()
+    client = person()
+
+    assert 'name="action"' not in client.get(URL).text
+    assert 'name="action"' not in client.get(f"{URL}{made.pk}/change/").text
+
+
+@ONCE
+def test_whoever_may_not_view_may_not_act(client):
+    user = User.objects.create_user("bob", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename="can_retry"))
+    client.force_login(user)
+
+    assert confirm(client, "retry", delivery(**FAILED)).status_code == 403
+    assert states() == ["failed"]
+
+
+@ONCE
+@pytest.mark.parametrize(
+    ("values", "offered"),
+    [
+        ({}, ["cancel", "repoint"]),
+        ({"available_at": DatabaseNow(300)}, ["retry", "cancel", "repoint"]),
+        ({"available_at": DatabaseNow(300), "held_by": "alive"}, []),
+        ({"state": "waiting", "available_at": None}, ["skip", "cancel", "repoint"]),
+        (FAILED, ["retry", "resend", "rebuild", "repoint"]),
+        (FAILED | {"method": ""}, ["retry", "rebuild", "repoint"]),
+        (FAILED | {"event": "deleted"}, ["retry", "resend", "repoint"]),
+        (FAILED | {"state": "delivered"}, ["resend", "rebuild", "repoint"]),
+    ],
+)
+def test_one_delivery_is_offered_what_fits_its_state(person, values, offered):
+    made = delivery(**values)
+
+    text = person(*PERMISSIONS.values()).get(f"{URL}{made.pk}/change/").text
+
+    assert re.findall(r'name="action" value="(\w+)"', text) == offered
+
+
+@ONCE
+def test_from_its_page_one_is_led_back_there(person):
+    made = delivery(**FAILED)
+    here = f"{URL}{made.pk}/change/"
+    client = person("can_retry")
+
+    asked = post(client, "retry", made, back=here)
+    assert f'href="{here}"' in asked.text
+    assert confirm(client, "retry", made, back=here).url == here
+    assert "Made due at once." in text_of(client.get(here))
+
+
+@ONCE
+@pytest.mark.parametrize("back", ["https://evil.example/", "//evil.example", "javascript:alert(1)"])
+def test_nobody_is_led_elsewhere(person, back):
+    made = delivery(**FAILED)
+    client = person("can_retry")
+
+    assert "evil" not in post(client, "retry", made, back=back).text
+    assert confirm(client, "retry", made, back=back).url == URL
+
+
+def test_all_that_match_are_left_to_the_background(person):
+    for _ in range(3):
+        delivery(**FAILED)
+    delivery(**FAILED, endpoint="hubspot")
+    one = delivery()
+    client = person("can_retry")
+    query = "?state=failed&endpoint=crm"
+
+    asked = post(client, "retry", one, query=query, select_across="1")
+
+    assert "3 of all 3 deliveries that match will be affected." in text_of(asked)
+    assert "state failed endpoint crm" in text_of(asked)
+    assert Repair.objects.count() == 0
+
+    confirm(client, "retry", one, query=query, select_across="1")
+
+    repair = Repair.objects.get()
+    assert repair.selection == {"state": "failed", "endpoint": "crm"}
+    assert (repair.what, repair.by, repair.expected) == ("retry", "ann", "3")
+    assert states().count("failed") == 4
+    assert log() == [(str(repair.pk), "Retry now: 3", "ann")]
+    assert "begun for all that match" in text_of(client.get(URL))
+
+
+def test_all_are_counted_up_to_a_bound_and_no_id_is_loaded(person, monkeypatch):
+    monkeypatch.setattr(actions, "COUNTED", 2)
+    monkeypatch.setattr("signal_dispatch.status.COUNTED", 2)
+    made = [delivery(**FAILED) for _ in range(4)]
+    client = person("can_retry")
+
+    with CaptureQueriesContext(connection) as queries:
+        asked = post(client, "retry", made[0], query="?state=failed", select_across="1")
+
+    assert "more than 2 of all more than 2" in text_of(asked)
+    assert "no filter" not in text_of(asked)
+    assert all("LIMIT" in q["sql"] for q in queries if "COUNT(" in q["sql"])
+
+
+@ONCE
+def test_everything_there_is_may_be_meant(person):
+    made = delivery(**FAILED)
+
+    asked = post(person("can_retry"), "retry", made, select_across="1")
+
+    assert "none: every delivery there is" in text_of(asked)
+
+
+def test_an_action_in_another_outbox_stays_there(person):
+    here = delivery(**FAILED)
+    there = delivery(using="other", **FAILED)
+    Delivery.objects.using("other").filter(pk=there.pk).update(id=here.pk)
+
+    confirm(person("can_retry"), "retry", here, query="?using=other")
+
+    assert states() == ["failed"]
+    assert Delivery.objects.using("other").get().state == "pending"
+
+
+@ONCE
+def test_markup_is_shown_as_text(person):
+    evil = "<img src=x>"
+    made = delivery(**FAILED | dict.fromkeys(["dispatch", "event", "model", "object_pk"], evil))
+    client = person("can_retry")
+    for answer in (
+        post(client, "retry", made),
+        post(client, "retry", made, query=f"?endpoint={evil}", select_across="1"),
+    ):
+        assert "<img" not in answer.text
+        assert evil in unescape(answer.text)
