@@ -3,7 +3,8 @@
 import threading
 
 import pytest
-from django.db import DatabaseError, OperationalError, connection
+from django.db import DatabaseError, OperationalError, connection, connections
+from django.db.backends.signals import connection_created
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -551,6 +552,64 @@ def test_no_error_ends_it(running, monkeypatch, caplog, error):
 
     assert eventually(lambda: [job.delivery for job in keeper.taken]) == [made]
     assert f"can't be reached ({type(error).__name__}" in caplog.text
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Note which threads opened a connection."""
+    threads = []
+
+    def note(**kwargs):
+        threads.append(threading.current_thread())
+
+    connection_created.connect(note)
+    yield lambda: len([t for t in threads if t is not threading.main_thread()])
+    connection_created.disconnect(note)
+
+
+on_a_server_or_file = pytest.mark.skipif(
+    connection.settings_dict["NAME"] == ":memory:", reason="It has one connection, for ever."
+)
+
+
+@on_a_server_or_file
+@pytest.mark.django_db(transaction=True)
+def test_after_an_error_it_takes_another_connection(running, monkeypatch, opened):
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 600)
+    look, errors = claims.seconds_until_due, [OperationalError("gone away")]
+
+    def fail_once(*arguments):
+        found = look(*arguments)
+        if errors:
+            raise errors.pop()
+        return found
+
+    monkeypatch.setattr(claims, "seconds_until_due", fail_once)
+    made = delivery()
+    keeper = running()
+
+    assert eventually(lambda: [job.delivery for job in keeper.taken]) == [made]
+    assert opened() == 2
+
+
+@on_a_server_or_file
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("age", "another"), [(0, True), (600, False)])
+def test_its_connection_grows_no_older_than_the_settings_say(
+    running, monkeypatch, opened, age, another
+):
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", age)
+    monkeypatch.setattr(bookkeeping, "KEEP_SECONDS", 600)
+    delivery()
+    keeper = running()
+    eventually(lambda: len(keeper.taken) == 1)
+    before = opened()
+    delivery()
+    with keeper.hand.lock:
+        keeper.sweeper.ask()
+    eventually(lambda: len(keeper.taken) == 2)
+
+    assert (opened() > before) == another
 
 
 @pytest.mark.django_db

@@ -109,6 +109,8 @@ class PgBouncer(_Server):
             f"[pgbouncer]\n"
             f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
             f"auth_type = any\npool_mode = transaction\ndefault_pool_size = {pool_size}\n"
+            # In turn, not the one that was used last: so whoever relies on a session is found out.
+            f"server_round_robin = 1\n"
             f"max_client_conn = 200\npidfile = {self.directory}/pid\n"
         )
         self._config.chmod(0o644)

@@ -250,7 +250,9 @@ def test_ended_connections_cost_no_delivery_and_no_answer(receiver, connected, d
     [{"OPTIONS": {"pool": {"min_size": 1, "max_size": 3, "timeout": 0.5}}}],
     indirect=True,
 )
-def test_a_pool_that_has_no_connection_left_is_waited_for_quietly(receiver, connected, declare):
+def test_a_pool_that_has_no_connection_left_is_waited_for_quietly(
+    receiver, connected, declare, monkeypatch, caplog
+):
     declare(Order)
     release = threading.Event()
 
@@ -268,19 +270,24 @@ def test_a_pool_that_has_no_connection_left_is_waited_for_quietly(receiver, conn
     try:
         for _holder in holders:
             assert held.acquire(timeout=30)
+        # From now on it refuses at once, so that whoever asks again at once is found out.
+        monkeypatch.setattr(connection.pool, "timeout", 0.02)
         for number in range(count):
             Order.objects.create(number=f"A-{number}")
         receiver.wait_for(2)
         with Unhurried() as exhausted:
             time.sleep(scaled(3, 25))
         assert Delivery.objects.unfinished().count() == count
+        refused = sum("can't be reached" in record.getMessage() for record in caplog.records)
     finally:
+        monkeypatch.setattr(connection.pool, "timeout", 0.5)
         release.set()
         for holder in holders:
             holder.join(30)
     eventually(lambda: not Delivery.objects.unfinished().exists(), 30)
-    report("pool exhausted", calls=count, cpu=exhausted.share)
+    report("pool exhausted", calls=count, refused=refused, cpu=exhausted.share)
 
     assert exhausted.share < 0.05
+    assert 1 <= refused <= scaled(6, 12), "it pauses between, longer and longer"
     keys = [request.headers["Idempotency-Key"] for request in receiver.requests]
     assert len(set(keys)) == len(keys) == count
