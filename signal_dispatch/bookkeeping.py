@@ -10,7 +10,6 @@ from django.db import Error, connections
 
 from signal_dispatch import claims, lanes
 from signal_dispatch.accounts import Accountant
-from signal_dispatch.claims import Scope
 from signal_dispatch.gates import Gatekeeper
 from signal_dispatch.hand import MAX_UNRECORDED, Hand
 from signal_dispatch.intake import Intake
@@ -22,6 +21,7 @@ from signal_dispatch.records import Recorder
 from signal_dispatch.renewing import Renewer
 from signal_dispatch.repairs import Repairer
 from signal_dispatch.returning import return_jobs
+from signal_dispatch.scopes import Scope
 from signal_dispatch.sweeping import MAX_SLEEP_SECONDS, REPAIR_SECONDS, Sweeper
 
 logger = logging.getLogger("signal_dispatch")

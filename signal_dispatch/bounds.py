@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from signal_dispatch import bars, claims, counting
-from signal_dispatch.claims import Scope
 from signal_dispatch.endpoints import breaker_of, endpoints
 from signal_dispatch.jobs import Place
 from signal_dispatch.models import Delivery
@@ -11,6 +10,7 @@ from signal_dispatch.outbox import Lease
 from signal_dispatch.probing import claim_probe
 from signal_dispatch.rates import rates
 from signal_dispatch.recovering import bring_forward
+from signal_dispatch.scopes import Scope
 from signal_dispatch.settling import Settlement
 
 #: Where an attempt of this process failed, and none succeeded since.

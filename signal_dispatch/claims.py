@@ -5,98 +5,22 @@ import random
 import secrets
 import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.db import connections
-from django.db.models import F, Q, Value
+from django.db.models import F
 from django.db.models.expressions import RawSQL
 
 from signal_dispatch import crashpoints, families
 from signal_dispatch.conf import settings
 from signal_dispatch.databases import DatabaseNow, SecondsFromNow, own_transaction
-from signal_dispatch.endpoints import endpoints
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
 from signal_dispatch.outbox import FIRST_EPOCH, Lease
-from signal_dispatch.registry import registry
+from signal_dispatch.scopes import Kind, Scope
 
 #: How many places in the index are looked at in one statement; SQLite takes 500 parts of a union.
 _LOOKS = 200
-
-
-class Kind(NamedTuple):
-    """The first attempts of an endpoint, or its retries: each has a place of its own in the index.
-
-    So a first attempt never waits behind a pile of retries.
-    """
-
-    endpoint: str
-    retried: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Which deliveries a process may take. ``dispatches``: name and model's label of each.
-
-    ``families`` are entries with a RESOLVER, all of whose endpoints are meant.
-    Rows of an endpoint or a dispatch that it does not know are left to others: during a deploy
-    old and new code share the table. Rows of another environment are nobody's here.
-    """
-
-    environment: str
-    endpoints: frozenset[str]
-    dispatches: frozenset[tuple[str, str]]
-    families: frozenset[str] = frozenset()
-
-    @property
-    def names(self) -> list[str]:
-        """Return the aliases of its endpoints and families."""
-        return sorted(self.endpoints | self.families)
-
-    def includes(self, endpoint: str) -> bool:
-        """Say whether it is one of its endpoints, or of its families'."""
-        family, colon, _key = endpoint.partition(":")
-        return endpoint in self.endpoints or (bool(colon) and family in self.families)
-
-    def rows(self, using: str) -> DeliveryQuerySet:
-        """Return those deliveries, in whatever state."""
-        named = Q(endpoint__in=self.endpoints)
-        return self._known(using).filter(named | families.members(self.families))
-
-    def kinds(self) -> list[Kind]:
-        """Return what is looked for, apart from the families."""
-        known = sorted(self.endpoints) if self.dispatches else []
-        return [Kind(endpoint, retried) for endpoint in known for retried in (False, True)]
-
-    def scheduled(self, using: str, endpoint: str | RawSQL, *, retried: bool) -> DeliveryQuerySet:
-        """Return those of one kind that have a time, by it: just as the claim's index goes."""
-        rows = self._known(using).filter(
-            endpoint=endpoint,
-            # A plain False would be written as NOT, which is no place in an index.
-            retried=Value(retried),
-            available_at__isnull=False,
-        )
-        return rows.order_by("available_at", "id")
-
-    def _known(self, using: str) -> DeliveryQuerySet:
-        # A name may be registered for several models, and for others of them by other code.
-        by_model: dict[str, list[str]] = {}
-        for name, model in sorted(self.dispatches):
-            by_model.setdefault(model, []).append(name)
-        known = Q(pk__in=())
-        for model, names in by_model.items():
-            known |= Q(model=model, dispatch__in=names)
-        return Delivery.objects.using(using).filter(known, environment=self.environment)
-
-
-def own_scope(aliases: Iterable[str]) -> Scope:
-    """Return the scope of a process that sends to these endpoints, as far as it can."""
-    named = frozenset(aliases)
-    sound = frozenset(alias for alias in named if endpoints.find(alias) is not None)
-    entries = (endpoints.entry(alias) for alias in named - sound if ":" not in alias)
-    many = frozenset(entry.alias for entry in entries if entry and entry.resolver)
-    return Scope(settings.environment, sound, frozenset(registry.pairs()), many)
 
 
 def claim(
@@ -113,11 +37,22 @@ def claim(
     kinds: dict[str, list[Kind]] = {}
     for kind in due:
         kinds.setdefault(kind.endpoint, []).append(kind)
+    if len(kinds) > 1 and len(kinds) >= limit:
+        chosen = [random.choice(of_one) for of_one in list(kinds.values())[:limit]]  # noqa: S311
+        return _claim_first_of_each(using, lease, scope, chosen)
     taken: list[Delivery] = []
     for position, of_one in enumerate(kinds.values()):
         share = ceil((limit - len(taken)) / (len(kinds) - position))
         taken += _claim_share(using, lease, scope, of_one, share)
     return taken
+
+
+def _claim_first_of_each(
+    using: str, lease: Lease, scope: Scope, kinds: Sequence[Kind]
+) -> list[Delivery]:
+    """Take one delivery of each kind, together: a transaction each would take its time."""
+    firsts = [_first(using, scope, *kind, "id") for kind in kinds]
+    return claim_ids(using, lease, [pk for (pk,) in _looks(using, firsts)], only_due=True)
 
 
 def _claim_share(
@@ -178,17 +113,12 @@ def seconds_until_due(
     Without those that have none scheduled. One query that looks at one row of the claim's index
     for each kind, and one more for the families: all that a process asks while nothing happens.
     """
-    found: dict[Kind, float] = {}
     kinds = [kind for kind in scope.kinds() if kind not in without]
-    for some in _chunks(kinds, _LOOKS):
-        firsts = [_first(using, scope, *kind, "endpoint", "retried", "seconds") for kind in some]
-        # Each in a derived table: SQLite takes an ORDER BY in no other part of a union.
-        looks = (f"SELECT * FROM ({sql}) AS first_{n}" for n, (sql, _values) in enumerate(firsts))
-        with connections[using].cursor() as cursor:
-            values = [value for _sql, values in firsts for value in values]
-            cursor.execute(" UNION ALL ".join(looks), values)
-            for endpoint, retried, seconds in cursor.fetchall():
-                found[Kind(endpoint, bool(retried))] = float(seconds)
+    firsts = [_first(using, scope, *kind, "endpoint", "retried", "seconds") for kind in kinds]
+    found = {
+        Kind(endpoint, bool(retried)): float(seconds)
+        for endpoint, retried, seconds in _looks(using, firsts)
+    }
     if scope.families and scope.dispatches:
         found |= _of_families(using, scope, without)
     return found
@@ -224,8 +154,16 @@ def _first(
     return sql, values
 
 
-def _chunks(kinds: Sequence[Kind], size: int) -> Iterator[Sequence[Kind]]:
-    return (kinds[i : i + size] for i in range(0, len(kinds), size))
+def _looks(using: str, firsts: Sequence[tuple[str, Sequence[Any]]]) -> Iterator[tuple[Any, ...]]:
+    """Look at many places in the index, and yield the row that each query of one finds."""
+    for i in range(0, len(firsts), _LOOKS):
+        some = firsts[i : i + _LOOKS]
+        # Each in a derived table: SQLite takes an ORDER BY in no other part of a union.
+        looks = (f"SELECT * FROM ({sql}) AS first_{n}" for n, (sql, _values) in enumerate(some))
+        with connections[using].cursor() as cursor:
+            values = [value for _sql, given in some for value in given]
+            cursor.execute(" UNION ALL ".join(looks), values)
+            yield from cursor.fetchall()
 
 
 def renew(using: str, lease: Lease, deliveries: Iterable[Delivery]) -> set[int]:

@@ -7,7 +7,7 @@ from uuid import UUID
 from django.db import connections
 from django.test import testcases
 
-from signal_dispatch import claims, lanes
+from signal_dispatch import claims, lanes, scopes
 from signal_dispatch.databases import DatabaseNow, outbox_aliases
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.inline import send_inline
@@ -72,7 +72,7 @@ class Deliveries(Sequence[Delivery]):
     def _send_once(self, using: str, skip: Collection[UUID], *, timely: bool) -> list[Settlement]:
         """Make one attempt of what is not in ``skip``, and of that, if ``timely``, what is due."""
         # Whoever should have released them may be gone: a head that the test itself deleted.
-        scope = claims.own_scope(endpoints)
+        scope = scopes.own_scope(endpoints)
         lanes.release(using, lanes.idle_lanes(scope.rows(using), _LANES), None)
         rows = self._limited(scope.rows(using)).filter(state=State.PENDING)
         if timely:

@@ -8,9 +8,9 @@ from typing import Any
 from django.db import Error
 
 from signal_dispatch import claims
-from signal_dispatch.claims import Scope
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.models import WorkerProcess
+from signal_dispatch.scopes import Scope
 
 logger = logging.getLogger("signal_dispatch")
 

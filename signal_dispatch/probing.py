@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 from signal_dispatch import bars, claims
 from signal_dispatch.breakers import Breaker
-from signal_dispatch.claims import Kind, Scope
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.models import Delivery
 from signal_dispatch.outbox import Lease
+from signal_dispatch.scopes import Kind, Scope
 
 
 def claim_probe(

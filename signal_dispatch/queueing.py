@@ -5,10 +5,10 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from time import monotonic
 
-from signal_dispatch.claims import Kind
 from signal_dispatch.jobs import Job, Line, Place
 from signal_dispatch.models import Delivery
 from signal_dispatch.replacing import Legacy
+from signal_dispatch.scopes import Kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ from time import monotonic
 from typing import Protocol
 
 from signal_dispatch import claims, lanes
-from signal_dispatch.claims import Kind, Scope
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.gates import Gatekeeper
 from signal_dispatch.hand import Hand
 from signal_dispatch.models import Delivery
 from signal_dispatch.outboxes import Outboxes
 from signal_dispatch.probing import claim_probe
+from signal_dispatch.scopes import Kind, Scope
 
 #: The sleep, in seconds, while nothing is scheduled, up to a fifth longer: what other processes
 #: leave behind is found after that.

@@ -8,9 +8,9 @@ from typing import Any
 
 from django.db import Error
 
-from signal_dispatch.claims import Scope
 from signal_dispatch.databases import is_refused_by_test
 from signal_dispatch.models import Delivery, State
+from signal_dispatch.scopes import Scope
 from signal_dispatch.signals import delivery_finished
 from signal_dispatch.status import unfinished_groups
 

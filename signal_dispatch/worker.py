@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 
 from signal_dispatch.bookkeeping import Bookkeeper
-from signal_dispatch.claims import Scope
 from signal_dispatch.hand import Hand
 from signal_dispatch.jobs import Job, Place
 from signal_dispatch.models import State
 from signal_dispatch.queueing import Recorded
+from signal_dispatch.scopes import Scope
 from signal_dispatch.sender_threads import SenderThreads
 from signal_dispatch.starting import start_thread
 from signal_dispatch.sweeping import MAX_SLEEP_SECONDS

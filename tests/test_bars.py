@@ -10,11 +10,11 @@ from django.db import connections
 
 from signal_dispatch import bars, counting, pausing, probing, signals
 from signal_dispatch.breakers import Breaker
-from signal_dispatch.claims import Kind, Scope
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.endpoint_states import EndpointStateQuerySet
 from signal_dispatch.exceptions import UnknownEndpoint
 from signal_dispatch.models import EndpointMinute, EndpointState
+from signal_dispatch.scopes import Kind, Scope
 from tests.deliveries import MINE, delivery, seconds_until
 
 BREAKER = Breaker()

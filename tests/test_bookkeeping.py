@@ -10,13 +10,13 @@ from django.utils import timezone
 
 from signal_dispatch import bookkeeping, claims, lanes, records
 from signal_dispatch.bookkeeping import Bookkeeper
-from signal_dispatch.claims import Scope
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
 from signal_dispatch.intake import RETURN_SECONDS
 from signal_dispatch.jobs import Job
 from signal_dispatch.models import Attempt, Delivery, State
 from signal_dispatch.renewing import HINT_SECONDS
+from signal_dispatch.scopes import Scope
 from signal_dispatch.settling import Settlement
 from tests.deliveries import delivery
 from tests.waiting import eventually

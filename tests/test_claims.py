@@ -12,12 +12,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from signal_dispatch import claims
-from signal_dispatch.claims import Kind, Scope
 from signal_dispatch.databases import DatabaseNow, own_transaction
 from signal_dispatch.models import Delivery
 from signal_dispatch.outbox import Lease
+from signal_dispatch.scopes import Kind, Scope
 from tests.deliveries import delivery, statements
-from tests.shop.models import Customer, Order
 
 MINE = Lease("me", 60)
 SCOPE = Scope("", frozenset({"crm", "hubspot"}), frozenset({("shop.Told", "shop.order")}))
@@ -119,6 +118,37 @@ def test_a_share_of_one_goes_now_to_this_kind_and_now_to_that(monkeypatch):
     (first,) = claims.claim("default", MINE, SCOPE, 1)
 
     assert (retry.retried, first.retried) == (True, False)
+
+
+@pytest.mark.django_db
+def test_where_many_endpoints_have_something_each_gets_one_and_all_in_a_few_statements():
+    scope = replace(SCOPE, endpoints=frozenset(f"shop-{number}" for number in range(60)))
+    for number in range(60):
+        delivery(endpoint=f"shop-{number}", available_at=DatabaseNow(-60 + number))
+        delivery(endpoint=f"shop-{number}", retried=number % 2 == 0)
+    due = claims.due_kinds(claims.seconds_until_due("default", scope))
+    with CaptureQueriesContext(connection) as queries:
+        taken = claims.claim("default", MINE, scope, 40, due=due)
+
+    assert {d.endpoint for d in taken} == {f"shop-{number}" for number in range(40)}
+    assert len(taken) == 40
+    assert len(statements(queries, "SELECT", "UPDATE")) == 3
+    assert {d.held_by for d in Delivery.objects.filter(epoch=1)} == {"me"}
+
+
+@pytest.mark.django_db
+def test_what_another_process_took_meanwhile_is_not_taken_with_the_first_of_each(monkeypatch):
+    made = [delivery(endpoint=name) for name in ("crm", "hubspot")]
+    due = claims.due_kinds(claims.seconds_until_due("default", SCOPE))
+    look = claims._looks
+
+    def and_lose(using, firsts):
+        found = list(look(using, firsts))
+        claims.claim_ids("default", Lease("you", 60), [made[0].pk])
+        return found
+
+    monkeypatch.setattr(claims, "_looks", and_lose)
+    assert claims.claim("default", MINE, SCOPE, 2, due=due) == [made[1]]
 
 
 @pytest.mark.django_db
@@ -259,28 +289,6 @@ def test_the_next_due_of_each_endpoint_is_known_by_one_query(seconds):
     assert claims.due_kinds(found) == ([hubspot, FIRST] if seconds < 0 else [hubspot])
     assert len(queries) == 1
     assert set(claims.seconds_until_due("default", SCOPE, without=[hubspot])) == {FIRST}
-
-
-def test_a_process_sends_only_where_its_settings_are_sound(settings, declare):
-    declare(Order, name="shop.Both")
-    declare(Customer, name="shop.Both", fields=())
-    settings.SIGNAL_DISPATCH_ENVIRONMENT = "staging"
-    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {}, "bad": {"URL": "nowhere"}}
-
-    assert claims.own_scope(["crm", "bad", "gone"]) == Scope(
-        "staging",
-        frozenset({"crm"}),
-        frozenset({("shop.Both", "shop.order"), ("shop.Both", "shop.customer")}),
-    )
-
-
-def test_a_process_sends_to_all_of_a_family_or_to_those_that_are_named(tenant):
-    for named, endpoints, families in (
-        (["crm", "tenant"], {"crm"}, {"tenant"}),
-        (["tenant:42", "tenant:", "crm:42"], {"tenant:42"}, set()),
-    ):
-        scope = claims.own_scope(named)
-        assert (scope.endpoints, scope.families) == (endpoints, families)
 
 
 @pytest.mark.django_db

@@ -7,10 +7,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import claims, families
-from signal_dispatch.claims import Kind, Scope
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.models import Delivery
 from signal_dispatch.outbox import Lease
+from signal_dispatch.scopes import Kind, Scope
 from tests.deliveries import delivery
 
 MINE = Lease("me", 60)
@@ -45,7 +45,7 @@ def test_the_endpoints_of_a_family_are_found_in_the_outbox():
 
 @pytest.mark.django_db
 def test_nothing_is_asked_for_no_family_and_one_query_where_nothing_is_pending():
-    none = claims.Scope("", frozenset(), SCOPE.dispatches)
+    none = Scope("", frozenset(), SCOPE.dispatches)
     for scope, queries in ((none, 0), (replace(none, families=SCOPE.families), 1), (SCOPE, 2)):
         with CaptureQueriesContext(connection) as asked:
             assert claims.seconds_until_due("default", scope) == {}
@@ -86,16 +86,6 @@ def test_a_family_is_claimed_in_fair_shares():
 
     taken = claims.claim("default", MINE, SCOPE, 6)
     assert sorted(d.endpoint for d in taken) == sorted(["tenant:1", "tenant:2", "crm"] * 2)
-
-
-@pytest.mark.django_db
-def test_the_rows_of_a_scope_are_those_of_its_endpoints_and_families():
-    mine = [delivery(endpoint=name, state="waiting") for name in ("crm", "tenant:1", "tenant:a:b")]
-    for other in ("tenant", "Tenant:1", "TENANT:1", "tenants:1", "x", "xtenant:1"):
-        delivery(endpoint=other, state="waiting")
-
-    assert list(SCOPE.rows("default").order_by("id")) == mine
-    assert SCOPE.names == ["crm", "tenant"]
 
 
 @pytest.mark.django_db

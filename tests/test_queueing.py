@@ -2,10 +2,10 @@
 
 import pytest
 
-from signal_dispatch.claims import Kind
 from signal_dispatch.jobs import Job
 from signal_dispatch.models import Delivery
 from signal_dispatch.queueing import Queue
+from signal_dispatch.scopes import Kind
 from tests.once import ONCE
 
 pytestmark = ONCE

@@ -7,7 +7,6 @@ from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import claims, outboxes, sweeping
-from signal_dispatch.claims import Scope
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.gates import Gatekeeper
@@ -15,6 +14,7 @@ from signal_dispatch.hand import Hand
 from signal_dispatch.jobs import Job
 from signal_dispatch.models import Delivery
 from signal_dispatch.outboxes import Outboxes
+from signal_dispatch.scopes import Scope
 from signal_dispatch.sweeping import Sweeper
 from tests.deliveries import delivery
 

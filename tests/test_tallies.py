@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from signal_dispatch import tallies
-from signal_dispatch.claims import Scope
 from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.scopes import Scope
 from signal_dispatch.signals import delivery_finished
 from signal_dispatch.tallies import Tally, left_on
 from tests.deliveries import delivery, new

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from signal_dispatch import claims, repair_steps
+from signal_dispatch import claims, repair_steps, scopes
 from signal_dispatch.apps import _first_request
 from signal_dispatch.backends import backends
 from signal_dispatch.backends.threads import ThreadsBackend, threads_can_run
@@ -394,7 +394,7 @@ def test_a_repair_that_nobody_was_told_of_is_found(declare, receiver):
     with mock.patch.object(backends, "look_for_repairs"):
         ask_for(INTERVENTIONS["retry"], Selection(state="failed"), "default", by="ann")
 
-    worker = Worker(lambda: claims.own_scope(["crm"]), max_sleep_seconds=0.05)
+    worker = Worker(lambda: scopes.own_scope(["crm"]), max_sleep_seconds=0.05)
     try:
         worker.start()
         receiver.wait_for(1)

@@ -20,12 +20,12 @@ from signal_dispatch import (
     renewing,
     sender_threads,
 )
-from signal_dispatch.claims import Scope
 from signal_dispatch.exceptions import EndpointNotMocked, LeaseLost
 from signal_dispatch.jobs import Job, Place
 from signal_dispatch.models import Attempt, Delivery, State
 from signal_dispatch.outbox import Lease, record
 from signal_dispatch.queueing import Recorded
+from signal_dispatch.scopes import Scope
 from signal_dispatch.sender_threads import SenderThreads
 from signal_dispatch.worker import Worker
 from tests import savepoints

@@ -5,10 +5,10 @@ from typing import Any
 
 from django.core.checks import CheckMessage
 
-from signal_dispatch.claims import Scope, own_scope
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.outbox import Lease
 from signal_dispatch.queueing import Recorded
+from signal_dispatch.scopes import Scope, own_scope
 
 
 class BaseBackend:

@@ -8,10 +8,10 @@ import pytest
 from django.db import connection, transaction
 
 from signal_dispatch import claims
-from signal_dispatch.claims import Scope
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.models import Delivery
 from signal_dispatch.outbox import Lease
+from signal_dispatch.scopes import Scope
 from tests.acceptance.rows import copy, tidy
 from tests.acceptance.soak import report, scaled
 from tests.deliveries import delivery

@@ -8,10 +8,10 @@ from django.conf import settings as django_settings
 from django.core.management.base import BaseCommand, CommandError
 
 from signal_dispatch.backends import backends
-from signal_dispatch.claims import Scope, own_scope
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.heartbeats import Heartbeat
 from signal_dispatch.management.stopping import until_told
+from signal_dispatch.scopes import Scope, own_scope
 from signal_dispatch.tallies import Tally
 from signal_dispatch.worker import Worker
 

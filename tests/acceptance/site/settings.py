@@ -1,6 +1,7 @@
 """Settings of the site. What differs between tests comes from the environment.
 
 ``SITE_CRM``: the URL of the remote API. ``SITE_OPTIONS``: the backend's ``OPTIONS``, as JSON.
+``SITE_RESOLVER``: that of the entry ``tenant``, where there is to be one.
 ``SITE_IDLE``: how many seconds the bookkeeper sleeps at most, for a test that can't wait a minute.
 """
 
@@ -35,6 +36,8 @@ SIGNAL_DISPATCH_ENDPOINTS = {
         "RETRY": {"delays": [0] + [0.3] * 100, "jitter": 0},
     }
 }
+if "SITE_RESOLVER" in os.environ:
+    SIGNAL_DISPATCH_ENDPOINTS["tenant"] = {"RESOLVER": os.environ["SITE_RESOLVER"]}
 SIGNAL_DISPATCH_BACKENDS = {
     "default": {
         "BACKEND": "signal_dispatch.backends.threads.ThreadsBackend",
