@@ -5,13 +5,12 @@ from dataclasses import replace
 from signal_dispatch import bars, claims, counting
 from signal_dispatch.endpoints import breaker_of, endpoints
 from signal_dispatch.jobs import Place
-from signal_dispatch.models import Delivery
+from signal_dispatch.models import Attempt, Delivery
 from signal_dispatch.outbox import Lease
 from signal_dispatch.probing import claim_probe
 from signal_dispatch.rates import rates
 from signal_dispatch.recovering import bring_forward
 from signal_dispatch.scopes import Scope
-from signal_dispatch.settling import Settlement
 
 #: Where an attempt of this process failed, and none succeeded since.
 _ailing: set[Place] = set()
@@ -51,10 +50,13 @@ class Bounds:
         self._shut.add(alias)  # until the next commit
         return False
 
-    def count(self, settlement: Settlement) -> None:
-        """Tell the outbox how a call went; open or close the breaker by what it knows."""
-        endpoint, probe = settlement.delivery.endpoint, settlement.delivery.pk in self._probes
-        counts = counting.counts_of(settlement.attempt) if settlement.attempt else None
+    def count(self, delivery: Delivery, attempt: Attempt | None) -> None:
+        """Tell the outbox how a call went; open or close the breaker by what it knows.
+
+        ``attempt`` is None where none was made.
+        """
+        endpoint, probe = delivery.endpoint, delivery.pk in self._probes
+        counts = counting.counts_of(attempt) if attempt else None
         if not counts:
             if probe:
                 bars.give_up_probe(self._using, endpoint)

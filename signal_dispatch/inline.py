@@ -42,12 +42,13 @@ def send_inline(
                 held = queue.popleft()
                 claims.hand_back(using, lease.holder, [(held.pk, held.epoch)])
                 continue
-            settlement = _send_one(queue.popleft(), using, lease, sessions, raising=raising)
+            delivery = queue.popleft()
+            settlement = _send_one(delivery, using, lease, sessions, raising=raising)
+            if bounds is not None:
+                bounds.count(delivery, settlement.attempt if settlement else None)
             if settlement is None:
                 continue
             settled.append(settlement)
-            if bounds is not None:
-                bounds.count(settlement)
             if settlement.successor is not None:
                 successor = [settlement.successor.pk]
                 queue.extend(claims.claim_ids(using, lease, successor))
