@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from signal_dispatch import bars, claims, counting
-from signal_dispatch.endpoints import breaker_of, endpoints
+from signal_dispatch.endpoints import breaker_of
 from signal_dispatch.jobs import Place
 from signal_dispatch.models import Attempt, Delivery
 from signal_dispatch.outbox import Lease
@@ -44,8 +44,7 @@ class Bounds:
         alias = delivery.endpoint
         if alias in self._shut and delivery.pk not in self._probes:
             return False
-        endpoint = endpoints.find(alias)
-        if endpoint is None or not rates.seconds_to_wait(alias, endpoint.rate):
+        if not rates.seconds_to_wait(alias):
             return True
         self._shut.add(alias)  # until the next commit
         return False

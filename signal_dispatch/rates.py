@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.signals import setting_changed
 
 from signal_dispatch.conf import settings
+from signal_dispatch.endpoints import endpoints
 
 if TYPE_CHECKING:
     from signal_dispatch.shared_rates import SharedRates
@@ -27,21 +28,25 @@ class Rates:
         self._admitted: dict[str, deque[float]] = {}
         self._shared: SharedRates | None = None
 
-    def seconds_to_wait(self, alias: str, rate: tuple[int, float] | None) -> float:
-        """Admit a call to an endpoint and return 0; else return when to ask again, in seconds."""
-        if rate is None:
+    def seconds_to_wait(self, alias: str) -> float:
+        """Admit a call and return 0; else return after how many seconds to ask again.
+
+        Of an endpoint that its RESOLVER did not name yet, the rate of its entry counts.
+        """
+        endpoint = endpoints.find(alias)
+        if endpoint is None or endpoint.rate is None:
             return 0.0
         if self._pid != os.getpid():  # a lock may be held by a thread that the fork left behind
             self.forget()
         if not settings.rate_storage:
-            return self._admit(alias, *rate)
+            return self._admit(alias, *endpoint.rate)
         with self._lock:
             if self._shared is None:
                 from signal_dispatch.shared_rates import SharedRates
 
                 self._shared = SharedRates(settings.rate_storage)
         # Without the lock: another host's answer may take its time.
-        return self._shared.seconds_to_wait(alias, *rate)
+        return self._shared.seconds_to_wait(alias, *endpoint.rate)
 
     def _admit(self, alias: str, count: int, seconds: float) -> float:
         with self._lock:

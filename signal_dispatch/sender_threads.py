@@ -140,12 +140,11 @@ class SenderThreads:
 
     def _is_admitted(self, job: Job) -> bool:
         """Say whether the endpoint's rate has room for the call; else the job waits for it."""
-        alias = job.delivery.endpoint
-        endpoint = endpoints.find(alias)
-        if endpoint is None or not self._hand.health.watching:
+        if not self._hand.health.watching:
             return True
+        alias = job.delivery.endpoint
         try:
-            seconds = rates.seconds_to_wait(alias, endpoint.rate)
+            seconds = rates.seconds_to_wait(alias)
         except Exception:  # the job would be lost with this thread
             logger.exception("The rate of the endpoint %r can't be told.", alias)
             seconds = RATE_FAULT_SECONDS

@@ -18,7 +18,15 @@ from tests.once import ONCE
 from tests.redis_server import redis_url
 
 pytestmark = ONCE
-TEN = ("crm", (10, 1.0))
+
+
+@pytest.fixture(autouse=True)
+def endpoints(settings):
+    """Let ``crm`` have a rate of ten a second, others other ones."""
+    rates = {"crm": "10/s", "free": None, "slow": "3/m", "mass": "50/m", "both": "30/m"}
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {
+        alias: {"URL": "https://api.example.com", "RATE": rate} for alias, rate in rates.items()
+    }
 
 
 @pytest.fixture
@@ -29,12 +37,12 @@ def clock(monkeypatch):
     return now
 
 
-def admitted(rates, endpoint=TEN, calls=1):
-    return [rates.seconds_to_wait(*endpoint) for _ in range(calls)].count(0.0)
+def admitted(rates, alias="crm", calls=1):
+    return [rates.seconds_to_wait(alias) for _ in range(calls)].count(0.0)
 
 
 def test_an_endpoint_without_a_rate_is_never_held_up():
-    assert admitted(Rates(), ("crm", None), 1000) == 1000
+    assert admitted(Rates(), "free", 1000) == 1000
 
 
 def test_in_no_window_more_are_admitted_than_the_rate(clock):
@@ -42,7 +50,7 @@ def test_in_no_window_more_are_admitted_than_the_rate(clock):
     assert admitted(rates, calls=6) == 6
     clock[0] += 0.5
     assert admitted(rates, calls=6) == 4
-    assert rates.seconds_to_wait(*TEN) == pytest.approx(0.5)
+    assert rates.seconds_to_wait("crm") == pytest.approx(0.5)
     clock[0] += 0.5
     assert admitted(rates, calls=20) == 6, "those of half a second ago still count"
     clock[0] += 0.5
@@ -53,7 +61,7 @@ def test_endpoints_do_not_share_their_rates():
     rates = Rates()
     assert admitted(rates, calls=20) == 10
 
-    assert admitted(rates, ("slack", (3, 60.0)), 20) == 3
+    assert admitted(rates, "slow", 20) == 3
 
 
 def test_threads_share_a_rate():
@@ -61,7 +69,7 @@ def test_threads_share_a_rate():
 
     def ask():
         together.wait(10)
-        counts.append(admitted(rates, ("crm", (50, 60.0)), 40))
+        counts.append(admitted(rates, "mass", 40))
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
@@ -108,9 +116,9 @@ def test_processes_share_a_rate_through_the_storage(storage, settings):
         "import sys; from django.conf import settings as s;"
         "from signal_dispatch.rates import Rates;"
         "s.configure(SIGNAL_DISPATCH_RATE_STORAGE=sys.argv[1],"
-        " SIGNAL_DISPATCH_ENVIRONMENT=sys.argv[2]);"
-        "e = 'crm', (30, 60.0); r = Rates();"
-        "print([r.seconds_to_wait(*e) for _ in range(25)].count(0.0))"
+        " SIGNAL_DISPATCH_ENVIRONMENT=sys.argv[2],"
+        " SIGNAL_DISPATCH_ENDPOINTS={'both': {'URL': 'https://a.example', 'RATE': '30/m'}});"
+        "r = Rates(); print([r.seconds_to_wait('both') for _ in range(25)].count(0.0))"
     )
     arguments = [storage, settings.SIGNAL_DISPATCH_ENVIRONMENT]
     running = [
@@ -120,7 +128,7 @@ def test_processes_share_a_rate_through_the_storage(storage, settings):
     counts = [int(process.communicate(timeout=60)[0]) for process in running]
 
     assert sum(counts) == 30
-    assert 50 < Rates().seconds_to_wait("crm", (30, 60.0)) <= 60
+    assert 50 < Rates().seconds_to_wait("both") <= 60
 
 
 def test_environments_do_not_share_a_rate(storage, settings):
@@ -138,7 +146,7 @@ def test_while_the_storage_is_away_nothing_is_admitted_and_that_is_told_once(
         port = unused.getsockname()[1]
         settings.SIGNAL_DISPATCH_RATE_STORAGE = f"redis://:s3cret@127.0.0.1:{port}/0"
         rates = Rates()
-        waits = [rates.seconds_to_wait(*TEN) for _ in range(3)]
+        waits = [rates.seconds_to_wait("crm") for _ in range(3)]
 
     assert waits == [shared_rates.OUTAGE_SECONDS] * 3
     assert [record.action for record in caplog.records] == ["rates_unavailable"]
@@ -150,9 +158,9 @@ def test_once_the_storage_is_back_calls_go_on(storage, caplog, monkeypatch):
     rates = Rates()
     with monkeypatch.context() as patch:
         patch.setattr(shared_rates, "limiter_for", refuse)
-        assert rates.seconds_to_wait(*TEN) == shared_rates.OUTAGE_SECONDS
+        assert rates.seconds_to_wait("crm") == shared_rates.OUTAGE_SECONDS
 
-    assert rates.seconds_to_wait(*TEN) == 0
+    assert rates.seconds_to_wait("crm") == 0
     assert [r.action for r in caplog.records] == ["rates_unavailable", "rates_available"]
 
 
