@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -97,11 +98,14 @@ def test_a_script_that_ends_as_python_does_has_sent_all(receiver, how, tmp_path)
 
 
 def test_what_scripts_could_not_send_when_they_ended_the_next_process_does(receiver, tmp_path):
-    receiver.script = lambda request: (receiver.wait(0.2), (200, {}, b"{}"))[1]
+    ended = threading.Event()
+    # Whoever ends before it is answered leaves its call behind, however slow the machine.
+    receiver.script = lambda request: (receiver.hold(ended), (200, {}, b"{}"))[1]
     scripts = {how: start(receiver, how, source, tmp_path) for how, source in ABRUPT.items()}
     for how, process in scripts.items():
         output, _none = process.communicate(timeout=60)
         assert "Traceback" not in output, how
+    ended.set()
     left = {
         Order.objects.get(pk=delivery.object_pk).number.split("-")[0]
         for delivery in Delivery.objects.unfinished()
