@@ -6,6 +6,7 @@ from signal_dispatch import bars, bounds, counting, inline, pausing
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.models import Delivery, EndpointMinute, EndpointState
 from signal_dispatch.rates import rates
+from signal_dispatch.testing import drain
 from tests.shop.models import Order
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -144,6 +145,7 @@ def test_under_test_nothing_is_heeded_or_counted(db, settings, declare, deliveri
     crm.fail(503)
     pausing.pause("crm", by="ann")
     save(15)
+    drain()
     deliveries.send()
 
     assert len(crm.calls) == 15
