@@ -578,8 +578,8 @@ def test_after_an_error_it_takes_another_connection(running, monkeypatch, opened
     monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 600)
     look, errors = claims.seconds_until_due, [OperationalError("gone away")]
 
-    def fail_once(*arguments):
-        found = look(*arguments)
+    def fail_once(*arguments, **named):
+        found = look(*arguments, **named)
         if errors:
             raise errors.pop()
         return found
