@@ -71,6 +71,8 @@ SIGNAL_DISPATCH_ENDPOINTS = {
         # Seconds, where a real site waits for hours: nobody should wait before a demo. It tries
         # for ten minutes.
         "RETRY": {"delays": [0, 1, 1] + [2] * 300},
+        # For the same reason: half a minute elsewhere.
+        "BREAKER": {"pause": 3},
     },
 }
 

@@ -123,6 +123,7 @@ def test_an_endpoint_that_is_down_gets_all_of_it_once_and_in_order(receiver, set
         "crm": {
             "URL": f"http://127.0.0.1:{port}/",
             "RETRY": {"delays": [0] + [0.5] * 60, "jitter": 0},
+            "BREAKER": {"pause": 1},
         }
     }
     declare(Order)
