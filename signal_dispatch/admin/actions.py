@@ -5,6 +5,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
+from django.contrib.admin import options
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -60,13 +61,24 @@ def is_allowed(request: Any, intervention: Intervention) -> bool:
     return bool(request.user.has_perm(f"signal_dispatch.{intervention.permission}"))
 
 
-def actions_for(request: HttpRequest) -> dict[str, tuple[Callable[..., Any], str, Any]]:
+def actions_for(request: HttpRequest) -> dict[str, Any]:
     """Return what the person may do, as the admin lists actions."""
     return {
-        name: (_action(intervention), name, intervention.label)
+        name: _listed(_action(intervention), name, intervention.label)
         for name, intervention in INTERVENTIONS.items()
         if is_allowed(request, intervention)
     }
+
+
+def _listed(action: Callable[..., HttpResponse], name: str, label: Any) -> Any:
+    """Return an action as Django 6.1 keeps it, and as a tuple before."""
+    kind: Any = getattr(options, "Action", None)
+    if kind is None:
+        return action, name, label
+    places = [options.ActionLocation.CHANGE_LIST]
+    return kind(
+        func=action, name=name, description=label, plural_description=label, locations=places
+    )
 
 
 def _action(intervention: Intervention) -> Callable[..., HttpResponse]:

@@ -66,9 +66,14 @@ class DeliveryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     # What may be done
 
-    def get_actions(self, request: HttpRequest) -> Any:
+    def get_actions(self, request: HttpRequest, action_location: Any = None) -> Any:
         """Return what the person may do about deliveries, and what a site adds."""
-        return {**super().get_actions(request), **actions_for(request)}
+        if action_location is None:  # as Django before 6.1 asks
+            return {**super().get_actions(request), **actions_for(request)}
+        parent: Any = super()
+        inherited = parent.get_actions(request, action_location=action_location)
+        # The page of one delivery has no form to choose them in.
+        return inherited | (actions_for(request) if action_location.name == "CHANGE_LIST" else {})
 
     # The list
 
