@@ -83,10 +83,6 @@ def test_body_without_measure(receiver, sessions, script, cap):
     assert memory.grown < LIMIT
 
 
-def make_digest_auth():
-    return HTTPDigestAuth("user", "word")
-
-
 @pytest.mark.parametrize("bomb", [False, True])
 def test_challenge_without_measure(receiver, sessions, bombs, bomb):
     """An auth object reads the whole answer before it tries again."""
@@ -95,7 +91,7 @@ def test_challenge_without_measure(receiver, sessions, bombs, bomb):
     if bomb:
         first = (401, challenge | {"Content-Encoding": "gzip"}, bombs["gzip"])
     receiver.play(first, (200, {}, b"{}"))
-    auth = "tests.acceptance.test_big_answers.make_digest_auth"
+    auth = HTTPDigestAuth("user", "word")
     with Memory() as memory:
         response = call(Endpoint("crm", receiver.url, auth=auth, deadline=5), sessions)
     report("challenge without measure", grown_mib=memory.grown)
