@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from signal_dispatch.models import Delivery
+from signal_dispatch.models import Delivery, EndpointMinute
 from signal_dispatch.pruning import PASS_SECONDS
 from signal_dispatch.sweeping import MAX_SLEEP_SECONDS, REPAIR_SECONDS
 from tests.acceptance.serving import environment, serving
@@ -77,6 +77,10 @@ def longest_time_without(server, *, until):
     return longest
 
 
+def counted_attempts():
+    return sum(EndpointMinute.objects.values_list("attempts", flat=True))
+
+
 def started(server):
     return [line["name"] for line in server.noted("thread")]
 
@@ -105,6 +109,8 @@ def test_a_server_that_idles_looks_once_a_minute_and_keeps_no_connection(receive
     with serving(name, receiver.url, options={"idle_seconds": 0.2}, **short) as server:
         pid = server.get(page)["pid"]
         eventually(lambda: not Delivery.objects.unfinished().exists(), 30)
+        calls = 5 if page.startswith("save") else 0
+        eventually(lambda: counted_attempts() == calls, 30)  # a little later than the records
         eventually(lambda: sessions(server) == 0, 30)
         began = time.monotonic()
 
