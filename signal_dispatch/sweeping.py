@@ -138,7 +138,8 @@ class Sweeper:
         waits += [self._outboxes.rest(alias, refused[alias], took[alias]) for alias in refused]
         wait = self._shortened(max(MIN_SLEEP_SECONDS, min(waits)), found=min(waits) <= 0)
         self._next = monotonic() + self._spread(wait)
-        if min(waits) > 0:
+        # Where enough was in hand it was not asked what else is due.
+        if min(waits) > 0 and not self._more_is_due:
             with self._hand.lock:
                 self._calm = self._begun
 

@@ -97,6 +97,22 @@ def test_the_next_sweep_is_when_something_is_due_or_soon(sweep, due, wait):
 
 
 @pytest.mark.django_db
+def test_a_look_that_left_out_a_crowded_endpoint_has_not_found_that_nothing_is_due(sweep):
+    for _ in range(6):
+        delivery()
+    assert len(sweep()) == 4
+    with sweep.hand.lock:
+        sweep.sweeper.ask()
+    sweep()  # enough is in hand: it is not asked what else there is
+    assert not sweep.sweeper.found_nothing, "whoever drains would leave two"
+    sweep.hand.queue.clear()
+    assert len(sweep()) == 6
+    sweep.hand.queue.clear()
+    sweep()
+    assert sweep.sweeper.found_nothing
+
+
+@pytest.mark.django_db
 def test_a_retry_brings_the_next_sweep_forward(sweep):
     sweep()
     sweep.sweeper.expect(3)

@@ -107,9 +107,11 @@ def test_rotation_in_mid_burst_leaves_no_call_without_a_signature_that_holds(
     assert set(Attempt.objects.values_list("status_code", flat=True)) == {200, 503}
     repeated = [stamps for stamps in strict.stamps.values() if len(stamps) > 1]
     assert len(repeated) >= calls // 20
-    # One id for all attempts of a delivery, and a time for each.
+    # One id for all attempts of a delivery, and a time for each, in whole seconds: one that comes
+    # forward because another call succeeded may go within the same.
     assert len(strict.stamps) == saved
-    assert all(stamps == sorted(set(stamps)) for stamps in repeated)
+    assert all(stamps == sorted(stamps) for stamps in repeated)
+    assert any(len(set(stamps)) > 1 for stamps in repeated)
     soak.report(
         "rotation of secrets",
         calls=calls,
