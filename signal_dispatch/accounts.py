@@ -34,16 +34,21 @@ class Accountant:
             with hand.lock:
                 for place, news in untold.items():
                     hand.health.give_back(place, news)
+        self._bring_forward()
+
+    def _bring_forward(self) -> None:
+        hand = self._hand
         with hand.lock:
-            recovered = hand.health.take_recovered(monotonic())
-        for place in recovered:
-            try:
-                if bring_forward(*place):
+            left = hand.health.take_recovered(monotonic())
+        try:
+            while left:
+                if bring_forward(*left[0]):
                     self._sweeper.expect(0.0)
-            except Exception:
-                with hand.lock:
+                del left[0]
+        finally:
+            with hand.lock:
+                for place in left:
                     hand.health.recover(place)
-                raise
 
     def _tell(self, place: Place, news: News) -> None:
         """Count, and judge after that commit: of processes that fail at once the last sees all."""

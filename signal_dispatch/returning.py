@@ -18,4 +18,5 @@ def return_jobs(hand: Hand, jobs: Sequence[Job]) -> None:
     finally:
         with hand.lock:
             for job in left:
-                hand.queue.put(job)
+                if not hand.queue.put(job):  # saves took its room: its lease is kept all the same
+                    hand.stale.append(job)

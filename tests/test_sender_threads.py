@@ -4,6 +4,7 @@ from time import monotonic
 
 import pytest
 
+from signal_dispatch import health, sender_threads
 from signal_dispatch.exceptions import EndpointUnresolved, LeaseLost
 from signal_dispatch.hand import Hand
 from signal_dispatch.jobs import Job
@@ -43,6 +44,31 @@ def test_one_sender_is_enough_to_wait_for_the_end_of_giving_way(senders, monkeyp
 
     assert senders.waits == [pytest.approx(3600, abs=60)]
     assert senders._watching, "it is the other one's to end"
+
+
+def test_a_job_that_the_rate_does_not_admit_is_the_first_once_it_may_go(senders, monkeypatch):
+    hand, (job,) = senders._hand, senders._hand.queue.ready()
+    waits = [0.7, 0.0]
+    monkeypatch.setattr(senders, "_start_sender", lambda: None)
+    monkeypatch.setattr(sender_threads.rates, "seconds_to_wait", lambda alias: waits.pop(0))
+    monkeypatch.setattr(health, "monotonic", lambda: now[0])
+    now = [1000.0]
+    hand.queue.put(Job(Delivery(endpoint="crm"), "default", 0.0))
+    assert not senders._is_admitted(senders._next_job(wait=False))
+    assert (hand.queue.in_flight, len(hand.queue), hand.settled) == (0, 2, [])
+    assert senders._next_job(wait=False) is None
+    assert hand.seconds_slowed == pytest.approx(0.7)
+    now[0] += 0.7
+
+    assert senders._next_job(wait=False) is job
+    assert senders._is_admitted(job)
+
+
+def test_one_that_does_not_watch_asks_for_no_rate(senders, monkeypatch):
+    monkeypatch.setattr(sender_threads.rates, "seconds_to_wait", lambda alias: 7.0)
+    senders._hand.health.watching = False
+
+    assert senders._is_admitted(senders._next_job(wait=False))
 
 
 @pytest.fixture
