@@ -99,6 +99,11 @@ class Hand:
         """Whether a new delivery for a place may be taken: none of them may fill the hand alone."""
         return not self.is_full and self.queue.waiting(place) < self.queue.limit * 3 / 4
 
+    def is_probing(self, place: Place) -> bool:
+        """Whether it has the one call that probes a place, for however long it can't go or end."""
+        stale = any(job.probe and job.place == place for job in self.stale)
+        return stale or self.queue.probes(place)
+
     @property
     def seconds_slowed(self) -> float:
         """Return after how many seconds a rate lets something go that is ready; 0 where none is."""

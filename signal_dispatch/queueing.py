@@ -154,6 +154,11 @@ class Queue:
         """Count the jobs of one place that are ready."""
         return len(self._ready.get(place, ()))
 
+    def probes(self, place: Place) -> bool:
+        """Say whether the one call that probes a place is ready or in flight."""
+        line, flying = self._ready.get(place), self._in_flight.get(place.endpoint, {})
+        return bool(line and line.probes) or any(j.probe and j.place == place for j in flying)
+
     def places(self) -> Collection[Place]:
         """Return the places that have a job ready."""
         return self._ready.keys()

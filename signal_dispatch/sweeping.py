@@ -9,6 +9,7 @@ from signal_dispatch import claims, lanes
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.gates import Gatekeeper
 from signal_dispatch.hand import Hand
+from signal_dispatch.jobs import Place
 from signal_dispatch.models import Delivery
 from signal_dispatch.outboxes import Outboxes
 from signal_dispatch.probing import claim_probe
@@ -192,11 +193,8 @@ class Sweeper:
         if due and self._take_due(using, scope, take, due):
             return 0.0
         # Of what is due and was not taken, another process may be trying one.
-        waits = [
-            *seconds.values(),
-            *self._barred(using).values(),
-            *([RETRY_SECONDS] if due else ()),
-        ]
+        tried = [RETRY_SECONDS] if due else []
+        waits = [*seconds.values(), *self._barred(using).values(), *tried]
         waits = [left for left in waits if left > 0]
         return min(self._sweep_seconds, *waits) if waits else self._max_sleep_seconds
 
@@ -223,9 +221,9 @@ class Sweeper:
     ) -> bool:
         """Take one delivery, the longest due, to see whether its endpoint is well again."""
         with self._hand.lock:
-            room = self._hand.queue.room
+            may = self._hand.queue.room and not self._hand.is_probing(Place(using, endpoint))
         began = monotonic()
-        probe = claim_probe(using, claims.own_lease(), scope, endpoint, due) if room else None
+        probe = claim_probe(using, claims.own_lease(), scope, endpoint, due) if may else None
         if probe is None:
             return False
         take(probe, using, began, probe=True)

@@ -13,7 +13,7 @@ from signal_dispatch.breakers import Breaker
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.endpoint_states import EndpointStateQuerySet
 from signal_dispatch.exceptions import UnknownEndpoint
-from signal_dispatch.models import EndpointMinute, EndpointState
+from signal_dispatch.models import Delivery, EndpointMinute, EndpointState
 from signal_dispatch.scopes import Kind, Scope
 from tests.deliveries import MINE, delivery, seconds_until
 
@@ -130,6 +130,23 @@ def test_closing_begins_to_count_anew_and_is_told_once(caplog):
     assert sum(EndpointMinute.objects.values_list("attempts", flat=True)) == 9, "people still see"
 
 
+@pytest.mark.django_db
+def test_environments_open_close_and_count_each_for_itself(settings):
+    open_breaker()
+    counting.add("default", "crm", {"breaker_attempts": 9, "breaker_failed": 9})
+    let_the_pause_pass()
+    settings.SIGNAL_DISPATCH_ENVIRONMENT = "staging"
+    assert not bars.begin_probe("default", "crm", 30)
+    assert not bars.resume("default", "crm")
+    open_breaker()
+    bars.close_breaker("default", "crm")
+    assert bars.barred("default") == {}
+    settings.SIGNAL_DISPATCH_ENVIRONMENT = ""
+
+    assert bars.barred("default")["crm"] < 0
+    assert counting.judged("default", "crm", 300) == (9, 9)
+
+
 # Probes.
 
 
@@ -178,6 +195,21 @@ def test_a_probe_is_the_one_delivery_that_is_longest_due():
 
 
 @pytest.mark.django_db
+def test_a_probe_is_one_of_its_own_endpoint_and_the_next_comes_after_the_pause():
+    open_breaker()
+    let_the_pause_pass()
+    delivery(endpoint="hubspot", available_at=DatabaseNow(-9))
+    for _ in range(3):
+        delivery()
+    kinds = [Kind("hubspot", retried=False), *KINDS]
+    probe = probing.claim_probe("default", MINE, SCOPE, "crm", kinds)
+
+    assert probe.endpoint == "crm"
+    assert [row.pk for row in Delivery.objects.exclude(held_by="")] == [probe.pk]
+    assert 25 < bars.barred("default")["crm"] < 31, "longer than its deadline of 15 s"
+
+
+@pytest.mark.django_db
 def test_whoever_finds_nothing_to_probe_with_leaves_it_to_the_next():
     open_breaker()
     let_the_pause_pass()
@@ -185,6 +217,15 @@ def test_whoever_finds_nothing_to_probe_with_leaves_it_to_the_next():
     made = delivery()
 
     assert probing.claim_probe("default", MINE, SCOPE, "crm", KINDS) == made
+
+
+@pytest.mark.django_db
+def test_a_probe_that_learned_nothing_opens_no_breaker_that_was_closed_meanwhile():
+    open_breaker()
+    bars.close_breaker("default", "crm")
+    bars.give_up_probe("default", "crm")
+
+    assert bars.barred("default") == {}
 
 
 @pytest.mark.django_db

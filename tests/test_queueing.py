@@ -2,7 +2,7 @@
 
 import pytest
 
-from signal_dispatch.jobs import Job
+from signal_dispatch.jobs import Job, Place
 from signal_dispatch.models import Delivery
 from signal_dispatch.queueing import Queue
 from signal_dispatch.scopes import Kind
@@ -66,6 +66,56 @@ def test_a_first_attempt_does_not_wait_behind_a_pile_of_retries():
         line.put(each)
 
     assert [line.take() for _ in range(6)] == [first[0], retries[0], first[1], *retries[1:]]
+
+
+def test_a_probe_goes_before_all_others_though_nothing_else_may():
+    asked = []
+
+    def only_probes(place, *, probe=False):
+        asked.append(probe)
+        return probe
+
+    line = Queue(10, 10**6, lambda endpoint: 10, only_probes)
+    probe = job()
+    probe.probe = True
+    line.put(job())
+    assert line.take() is None
+    line.put(job(retried=True))
+    line.put(probe)
+
+    assert line.take() is probe
+    assert line.take() is None
+    assert asked == [False, True, False]
+
+
+def test_a_place_is_probed_while_its_probe_is_ready_or_in_flight():
+    line, probe, here = queue(), job(), Place("default", "crm")
+    line.put(job())
+    assert not line.probes(here)
+    line.take()
+    assert not line.probes(here)
+    probe.probe = True
+    line.put(probe)
+    assert line.probes(here)
+    line.take()
+    assert line.probes(here)
+    assert not line.probes(Place("other", "crm"))
+    line.done(probe)
+
+    assert not line.probes(here)
+
+
+def test_a_job_that_is_put_back_is_the_next_of_its_kind_and_frees_its_place():
+    line, jobs = queue(crm=1), [job() for _ in range(2)]
+    for each in jobs:
+        line.put(each)
+    line.put_back(line.take())
+
+    assert (line.in_flight, len(line)) == (0, 2)
+    assert line.take() is jobs[0]
+    assert line.take() is None
+    line.done(jobs[0])
+    assert line.take() is jobs[1]
 
 
 def test_outboxes_take_turns_and_share_the_limit_of_an_endpoint():

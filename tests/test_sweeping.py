@@ -6,13 +6,13 @@ import pytest
 from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
-from signal_dispatch import claims, outboxes, sweeping
+from signal_dispatch import claims, health, outboxes, sweeping
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.gates import Gatekeeper
 from signal_dispatch.hand import Hand
 from signal_dispatch.jobs import Job
-from signal_dispatch.models import Delivery
+from signal_dispatch.models import Delivery, EndpointState
 from signal_dispatch.outboxes import Outboxes
 from signal_dispatch.scopes import Scope
 from signal_dispatch.sweeping import Sweeper
@@ -26,7 +26,7 @@ class Sweep:
 
     def __init__(self, monkeypatch, **values):
         self.now = 1000.0
-        for module in (sweeping, outboxes):
+        for module in (sweeping, outboxes, health):
             monkeypatch.setattr(module, "monotonic", lambda: self.now)
         monkeypatch.setattr(sweeping, "_share", lambda: 0.5)
         self.hand = Hand(values.pop("queue_size", 10), 10**6)
@@ -369,3 +369,53 @@ def test_lanes_of_another_environment_are_left_alone(sweep):
     sweep()
 
     assert sweep.hand.to_look == {("default", "ours")}
+
+
+def open_breaker(seconds):
+    EndpointState.objects.update_or_create(
+        endpoint="crm", defaults={"open_until": DatabaseNow(seconds)}
+    )
+
+
+@pytest.mark.django_db
+def test_of_an_endpoint_that_is_barred_nothing_is_taken_but_a_probe_when_it_may_be(sweep):
+    made = [delivery(), delivery()]
+    open_breaker(7)
+    assert sweep() == []
+    sweep()
+    assert sweep.wait == pytest.approx(6.3, abs=0.8), "once known, it is not looked at"
+    assert sweep.sweeper.found_nothing
+    open_breaker(-1)
+    assert sweep() == made[:1]
+    assert [job.probe for job in sweep.hand.queue.ready()] == [True]
+    assert not Delivery.objects.exclude(attempts=0).exists()
+
+
+@pytest.mark.django_db
+def test_no_other_probe_is_made_while_one_is_in_hand(sweep):
+    """A rate, or an SDK that takes its time, may keep it there for longer than a pause."""
+    for _ in range(3):
+        delivery()
+    open_breaker(-1)
+    sweep()
+    open_breaker(-1)
+    assert len(sweep()) == 1, "ready"
+    probe = sweep.hand.queue.take()
+    assert len(sweep()) == 1, "in flight"
+    sweep.hand.queue.done(probe)
+    sweep.hand.stale.append(probe)
+    assert len(sweep()) == 1, "its lease is renewed"
+    sweep.hand.stale.clear()
+
+    assert len(sweep()) == 2
+
+
+@pytest.mark.django_db
+def test_without_room_nobody_probes(monkeypatch):
+    sweep = Sweep(monkeypatch, queue_size=1)
+    sweep.hand.queue.put(Job(Delivery(endpoint="slack"), "default", 0.0))
+    delivery()
+    open_breaker(-1)
+
+    assert sweep() == []
+    assert EndpointState.objects.filter(open_until__lte=DatabaseNow()).exists(), "others may"
