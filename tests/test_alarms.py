@@ -4,6 +4,7 @@ import logging
 import threading
 
 import pytest
+from django.db import connections
 
 from signal_dispatch import alarms
 from signal_dispatch.alarms import Alarm, AlarmKind, sound
@@ -81,6 +82,22 @@ def test_the_end_does_not_wait_for_ever(connect, monkeypatch):
     go_on.set()
     monkeypatch.undo()
     alarms.finish()
+
+
+def test_a_receiver_s_connection_is_closed(connect, transactional_db):
+    used = []
+
+    def asks(alarm, **kwargs):
+        connection = connections["default"]
+        connection.ensure_connection()
+        used.append(connection)
+
+    connect(asks)
+    sound(FAILING, apart=True)
+    alarms.finish()
+
+    assert used[0] is not connections["default"]
+    assert used[0].connection is None
 
 
 def test_without_receivers_there_is_no_thread():
