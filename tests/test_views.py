@@ -162,8 +162,8 @@ def test_a_site_with_atomic_requests_gets_an_answer_without_its_database(client,
         raise OperationalError("gone")
 
     monkeypatch.setattr("signal_dispatch.reports.has_outbox", gone)
-    atomic = connections["default"].settings_dict | {"ATOMIC_REQUESTS": True}
-    monkeypatch.setattr(connections["default"], "settings_dict", atomic)
+    atomic = connections.settings["default"] | {"ATOMIC_REQUESTS": True}
+    monkeypatch.setitem(connections.settings, "default", atomic)
     opened = []
     monkeypatch.setattr("django.core.handlers.base.transaction.atomic", opened.append)
 
