@@ -3,7 +3,7 @@
 from collections import Counter
 from time import monotonic
 
-from signal_dispatch import bars, counting
+from signal_dispatch import bars, counting, incidents
 from signal_dispatch.endpoints import breaker_of
 from signal_dispatch.gates import Gatekeeper
 from signal_dispatch.hand import Hand
@@ -34,7 +34,17 @@ class Accountant:
             with hand.lock:
                 for place, news in untold.items():
                     hand.health.give_back(place, news)
+        self._end_incidents(until)
         self._bring_forward()
+
+    def _end_incidents(self, until: float) -> None:
+        hand = self._hand
+        with hand.lock:
+            calm = hand.health.take_calm(until)
+        for place in calm:
+            if incidents.end_if_well(*place, apart=True):
+                with hand.lock:
+                    hand.health.end_failing(place)
 
     def _bring_forward(self) -> None:
         hand = self._hand
@@ -65,15 +75,17 @@ class Accountant:
             self._conclude_probe(place, succeeded=news.probe_succeeded)
 
     def _judge(self, place: Place) -> None:
-        breaker = breaker_of(place.endpoint)
-        if breaker is None:
-            return
-        attempts, failed = counting.judged(*place, breaker.window)
-        if breaker.opens_at(attempts, failed):
-            bars.open_breaker(*place, breaker, attempts=attempts, failed=failed)
+        health = self._hand.health
+        with self._hand.lock:
+            known = health.is_failing(place)
+        verdict = incidents.judge(*place, known=known, apart=True)
+        if verdict.fails:
+            with self._hand.lock:
+                health.begin_failing(place)
+        if verdict.opens and (breaker := breaker_of(place.endpoint)):
             self._gatekeeper.ask(place.using)
             self._sweeper.expect(breaker.pause)
-        self._learn(place, attempts, failed)
+        self._learn(place, verdict.attempts, verdict.failed)
 
     def _conclude_probe(self, place: Place, *, succeeded: bool | None) -> None:
         if succeeded is False:  # when to probe next stands in the outbox since it began

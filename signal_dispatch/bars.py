@@ -5,10 +5,12 @@ judged by the database's clock.
 """
 
 import logging
+from dataclasses import dataclass
 from math import inf
 from typing import Any
 
 from django.db import IntegrityError
+from django.db.models import Q
 
 from signal_dispatch import signals
 from signal_dispatch.breakers import Breaker
@@ -25,23 +27,37 @@ _CLOSED = {"open_until": None, "opened_at": None}
 _RUNNING = {"paused_at": None, "paused_by": "", "pause_reason": ""}
 
 
-def barred(using: str) -> dict[str, float]:
-    """Return the endpoints that must not be called, and the seconds until one probe may be made.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The endpoints that must not be called, and those that an incident goes on at.
 
-    The seconds are negative where it may, infinite while a person keeps the endpoint paused.
+    ``barred`` says in how many seconds one probe may be made: negative where it may, infinite
+    while a person keeps the endpoint paused.
     """
+
+    barred: dict[str, float]
+    failing: frozenset[str]
+
+
+def standing(using: str) -> Standing:
+    """Ask an outbox how the endpoints stand that are not simply well."""
     rows = EndpointState.objects.using(using).filter(environment=settings.environment)
-    found: Any = rows.barred().annotate(left=SecondsFromNow("open_until"))
-    return {row.endpoint: inf if row.paused_at else row.left for row in found}
+    found: Any = rows.barred_or_failing().annotate(left=SecondsFromNow("open_until"))
+    states = list(found)
+    shut = [row for row in states if row.paused_at or row.open_until]
+    return Standing(
+        {row.endpoint: inf if row.paused_at else row.left for row in shut},
+        frozenset(row.endpoint for row in states if row.failing_since),
+    )
 
 
 def open_breaker(
     using: str, endpoint: str, breaker: Breaker, *, attempts: int, failed: int
-) -> None:
-    """Let no process call the endpoint for a while, unless its breaker is open already."""
+) -> bool:
+    """Let no process call the endpoint for a while; False where its breaker is open already."""
     until = {"open_until": DatabaseNow(breaker.pause), "opened_at": DatabaseNow()}
-    if not _change(using, endpoint, {"open_until": None}, until):
-        return
+    if not write(using, endpoint, Q(open_until=None), until):
+        return False
     logger.warning(
         "%s of the last %s attempts at the endpoint %r failed. It is left alone for %g s, "
         "then one call at a time tries whether it is well again.",
@@ -54,12 +70,13 @@ def open_breaker(
     signals.breaker_opened.send_robust(
         sender=EndpointState, endpoint=endpoint, using=using, attempts=attempts, failed=failed
     )
+    return True
 
 
 def close_breaker(using: str, endpoint: str) -> None:
     """Let everybody call the endpoint again: a probe succeeded."""
     _pardon(using, endpoint)  # before it closes: else an old failure could open it at once
-    if not _of(using, endpoint).filter(open_until__isnull=False).update(**_CLOSED):
+    if not state_of(using, endpoint).filter(open_until__isnull=False).update(**_CLOSED):
         return
     logger.info(
         "The endpoint %r is well again.",
@@ -74,28 +91,29 @@ def begin_probe(using: str, endpoint: str, pause: float) -> bool:
 
     The next probe may be made after another pause, whatever becomes of this one and its process.
     """
-    due = _of(using, endpoint).filter(open_until__lte=DatabaseNow(), paused_at__isnull=True)
+    due = state_of(using, endpoint).filter(open_until__lte=DatabaseNow(), paused_at__isnull=True)
     return bool(due.update(open_until=DatabaseNow(pause)))
 
 
 def give_up_probe(using: str, endpoint: str) -> None:
     """Let another caller probe at once: this one had nothing to call, or learned nothing."""
-    _of(using, endpoint).filter(open_until__isnull=False).update(open_until=DatabaseNow())
+    state_of(using, endpoint).filter(open_until__isnull=False).update(open_until=DatabaseNow())
 
 
 def pause(using: str, endpoint: str, *, by: str, reason: str) -> bool:
     """Let no process call the endpoint; False where it was paused already."""
     values = {"paused_at": DatabaseNow(), "paused_by": by, "pause_reason": reason}
-    return _change(using, endpoint, {"paused_at": None}, values)
+    return write(using, endpoint, Q(paused_at=None), values)
 
 
 def resume(using: str, endpoint: str) -> bool:
     """Let everybody call the endpoint, also where its breaker is open; False where all did."""
     _pardon(using, endpoint)
-    return bool(_of(using, endpoint).barred().update(**_RUNNING, **_CLOSED))
+    return bool(state_of(using, endpoint).barred().update(**_RUNNING, **_CLOSED))
 
 
-def _of(using: str, endpoint: str) -> EndpointStateQuerySet:
+def state_of(using: str, endpoint: str) -> EndpointStateQuerySet:
+    """Select the row of an endpoint, where it has one."""
     rows = EndpointState.objects.using(using)
     return rows.filter(environment=settings.environment, endpoint=endpoint)
 
@@ -105,10 +123,10 @@ def _pardon(using: str, endpoint: str) -> None:
     rows.filter(environment=settings.environment, endpoint=endpoint).within(_LONGEST).pardon()
 
 
-def _change(using: str, endpoint: str, before: dict[str, Any], after: dict[str, Any]) -> bool:
+def write(using: str, endpoint: str, before: Q, after: dict[str, Any]) -> bool:
     """Write the state where it is still as before; say whether it was this caller who did."""
-    rows = _of(using, endpoint)
-    if rows.filter(**before).update(**after):
+    rows = state_of(using, endpoint)
+    if rows.filter(before).update(**after):
         return True
     if rows.exists():
         return False
@@ -116,5 +134,5 @@ def _change(using: str, endpoint: str, before: dict[str, Any], after: dict[str, 
         with own_transaction(using):
             rows.create(environment=settings.environment, endpoint=endpoint, **after)
     except IntegrityError:  # somebody else was first
-        return bool(rows.filter(**before).update(**after))
+        return bool(rows.filter(before).update(**after))
     return True

@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from signal_dispatch import bars, claims, counting
-from signal_dispatch.endpoints import breaker_of
+from signal_dispatch import bars, claims, counting, incidents
 from signal_dispatch.jobs import Place
 from signal_dispatch.models import Attempt, Delivery
 from signal_dispatch.outbox import Lease
@@ -21,7 +20,9 @@ class Bounds:
 
     def __init__(self, using: str) -> None:
         self._using = using
-        barred = bars.barred(using)
+        standing = bars.standing(using)
+        barred = standing.barred
+        self._failing = set(standing.failing)
         #: Not to be called, the one delivery of each apart that probes it.
         self._shut = set(barred)
         self._ripe = {endpoint for endpoint, left in barred.items() if left <= 0}
@@ -68,15 +69,22 @@ class Bounds:
         elif probe:
             bars.close_breaker(self._using, endpoint)
             self._shut.discard(endpoint)
+        if counts["answered_2xx"]:
+            self._end_incident(endpoint)
         if counts["answered_2xx"] and (probe or place in _ailing):
             _ailing.discard(place)
             bring_forward(self._using, endpoint)
 
+    def _end_incident(self, endpoint: str) -> None:
+        """End it at the first success after a calm minute: there is no thread to look later."""
+        known = endpoint in self._failing
+        if known and incidents.end_if_well(self._using, endpoint, apart=False):
+            self._failing.discard(endpoint)
+
     def _judge(self, endpoint: str) -> None:
-        breaker = breaker_of(endpoint)
-        if breaker is None:
-            return
-        attempts, failed = counting.judged(self._using, endpoint, breaker.window)
-        if breaker.opens_at(attempts, failed):
-            bars.open_breaker(self._using, endpoint, breaker, attempts=attempts, failed=failed)
+        known = endpoint in self._failing
+        verdict = incidents.judge(self._using, endpoint, known=known, apart=False)
+        if verdict.fails:
+            self._failing.add(endpoint)
+        if verdict.opens:
             self._shut.add(endpoint)

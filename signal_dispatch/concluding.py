@@ -1,13 +1,21 @@
 """Say what an attempt leads to: another one, or the end."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.utils import timezone
 
-from signal_dispatch import recreating, remote_ids, settling, signals, suppression, tracing
+from signal_dispatch import (
+    incidents,
+    recreating,
+    remote_ids,
+    settling,
+    signals,
+    suppression,
+    tracing,
+)
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.entries import Endpoint
@@ -162,8 +170,11 @@ def count_internal(delivery: Delivery, error: BaseException, *, sender_name: str
     )
 
 
-def tell(settlements: Iterable[Settlement], using: str) -> None:
-    """Tell the signals' receivers what is recorded now, and let the deliveries show it."""
+def tell(settlements: Sequence[Settlement], using: str, *, apart: bool = True) -> None:
+    """Tell the signals' receivers what is recorded now, and let the deliveries show it.
+
+    ``apart``: those of alarms in a thread of their own.
+    """
     for settlement in settlements:
         delivery, attempt = settlement.delivery, settlement.attempt
         settlement.apply()
@@ -184,3 +195,6 @@ def tell(settlements: Iterable[Settlement], using: str) -> None:
             )
         if settlement.finished:
             signals.delivery_finished.send_robust(sender=Delivery, delivery=delivery, using=using)
+    # What another one makes good did not fail for good.
+    lone = [s.delivery for s in settlements if s.successor is None]
+    incidents.tell_failed(lone, using, apart=apart)

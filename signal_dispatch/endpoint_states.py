@@ -9,13 +9,19 @@ from django.utils.translation import gettext_lazy as _
 
 from signal_dispatch.databases import DatabaseMinute, DatabaseNow
 
+_BARRED = Q(open_until__isnull=False) | Q(paused_at__isnull=False)
+
 
 class EndpointStateQuerySet(models.QuerySet["EndpointState"]):
     """Endpoints by whether they may be called."""
 
     def barred(self) -> Self:
         """Keep those that must not be called: paused, or their breaker is open."""
-        return self.filter(Q(open_until__isnull=False) | Q(paused_at__isnull=False))
+        return self.filter(_BARRED)
+
+    def barred_or_failing(self) -> Self:
+        """Keep those too whose incident goes on, though they may be called."""
+        return self.filter(_BARRED | Q(failing_since__isnull=False))
 
 
 class EndpointState(models.Model):
@@ -34,6 +40,11 @@ class EndpointState(models.Model):
     paused_at = models.DateTimeField(_("paused at"), null=True, blank=True)
     paused_by = models.CharField(_("paused by"), max_length=150, blank=True, default="")
     pause_reason = models.CharField(_("pause reason"), max_length=500, blank=True, default="")
+    # An incident goes on since then, and people heard of it; also that the breaker opened in it.
+    failing_since = models.DateTimeField(_("failing since"), null=True, blank=True)
+    opening_told = models.BooleanField(_("opening told"), default=False)
+    # When people heard of a failed delivery, the last time.
+    failure_told_at = models.DateTimeField(_("failure told at"), null=True, blank=True)
 
     objects = EndpointStateQuerySet.as_manager()
 

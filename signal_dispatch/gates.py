@@ -39,10 +39,11 @@ class Gatekeeper:
         if not hand.health.watching:
             return
         began = monotonic()
-        found = bars.barred(using)
+        found = bars.standing(using)
         self._asked[using] = began
         with hand.lock:
-            hand.health.bar(using, found)
+            hand.health.bar(using, found.barred)
+            hand.health.learn_failing(using, found.failing)
             turned_away = hand.queue.remove(hand.health.turns_away)
             hand.ready.notify_all()
         return_jobs(hand, turned_away)

@@ -13,6 +13,8 @@ from signal_dispatch.models import Attempt
 
 #: Seconds that counts of an endpoint which is well may wait for others to be written with.
 COUNT_SECONDS = 0.5
+#: Seconds after the first success at which an incident may be over.
+CALM_SECONDS = 120.0
 #: Seconds between two times that the waiting retries of one endpoint are brought forward.
 RECOVERY_SECONDS = 30.0
 
@@ -86,6 +88,8 @@ class Health:
         self._recovering: dict[Place, float] = {}
         #: Paused, or the breaker is open; with the time from which a probe may be made.
         self._barred: dict[Place, float] = {}
+        #: Those that an incident goes on at, and since when calls succeed, where they do.
+        self._failing: dict[Place, float] = {}
         #: Endpoints whose ``RATE`` is used up, until then.
         self._slowed: dict[str, float] = {}
 
@@ -144,14 +148,21 @@ class Health:
             breaker = self._breaker_of(job.place.endpoint)
             pulse.unsure |= breaker is not None and pulse.is_near(breaker)
             pulse.ailing = True
-        elif pulse.ailing and (counts["answered_2xx"] or counts["delivered"]):
+        elif counts["answered_2xx"] or counts["delivered"]:
+            self._note_success(job.place, pulse)
+
+    def _note_success(self, place: Place, pulse: Pulse) -> None:
+        if self._failing.get(place) == inf:
+            self._failing[place] = monotonic()
+        if pulse.ailing:
             pulse.ailing = False
-            self._recover(job.place, pulse)
+            self._recover(place, pulse)
 
     def next_news(self) -> float:
         """Return when the outbox is to be told something, or retries come forward."""
         times = [pulse.tell_at for pulse in self._untold.values()]
-        return min([*times, *self._recovering.values()], default=inf)
+        calm = [since + CALM_SECONDS for since in self._failing.values()]
+        return min([*times, *self._recovering.values(), *calm], default=inf)
 
     def take_news(self, now: float) -> dict[Place, News]:
         """Take what the outbox is to be told by then."""
@@ -179,6 +190,38 @@ class Health:
         pulse = self._pulses[place]
         pulse.attempts += counts.get("breaker_attempts", 0)
         pulse.failed += counts.get("breaker_failed", 0)
+
+    # Incidents
+
+    def is_failing(self, place: Place) -> bool:
+        """Say whether an incident goes on there, as far as is known."""
+        return place in self._failing
+
+    def learn_failing(self, using: str, endpoints: Iterable[str]) -> None:
+        """Take over which incidents go on in one outbox."""
+        places = {Place(using, endpoint) for endpoint in endpoints}
+        others = {p: since for p, since in self._failing.items() if p.using != using}
+        self._failing = others | {p: self._failing.get(p, inf) for p in places}
+
+    def begin_failing(self, place: Place) -> None:
+        """Note an incident that began, or goes on."""
+        self._failing.setdefault(place, inf)
+
+    def take_calm(self, now: float) -> list[Place]:
+        """Take those whose incident may be over: the last call succeeded, the first a while ago.
+
+        The next success begins another while.
+        """
+        begun = [p for p, at in self._failing.items() if at < inf and at + CALM_SECONDS <= now]
+        for place in begun:
+            self._failing[place] = inf
+        return [place for place in begun if not self._pulses[place].ailing]
+
+    def end_failing(self, place: Place) -> None:
+        """Note that an incident is over."""
+        self._failing.pop(place, None)
+
+    # Retries that come forward
 
     def take_recovered(self, now: float) -> list[Place]:
         """Take those whose waiting retries may come forward now."""

@@ -92,5 +92,5 @@ def _send_one(
         raise
     if not settlement.recorded and not settling.settle([settlement], using):
         return None
-    tell([settlement], using)
+    tell([settlement], using, apart=False)
     return settlement

@@ -2,10 +2,13 @@
 
 import logging
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 from typing import Any
 
-from signal_dispatch import lanes, outbox, replacing, signals, suppression, tracing
+from django.db import transaction
+
+from signal_dispatch import incidents, lanes, outbox, replacing, signals, suppression, tracing
 from signal_dispatch.backends import backends
 from signal_dispatch.conf import settings
 from signal_dispatch.declarations import ModelDispatch
@@ -145,3 +148,10 @@ def tell(recorded: Recorded) -> None:
         signals.delivery_enqueued.send_robust(
             sender=Delivery, delivery=recorded.delivery, using=recorded.using
         )
+    if recorded.delivery.state == State.FAILED:
+        transaction.on_commit(partial(_tell_failed, recorded), recorded.using, robust=True)
+
+
+def _tell_failed(recorded: Recorded) -> None:
+    apart = not backends.under_test
+    incidents.tell_failed([recorded.delivery], recorded.using, apart=apart)

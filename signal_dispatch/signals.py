@@ -13,6 +13,11 @@ attempt_finished = Signal()
 #: Arguments: ``delivery``, ``using``.
 delivery_finished = Signal()
 
+#: Something that a person is to know, once an incident: an endpoint begins to fail, is paused by
+#: its breaker, is well again, or a delivery is failed for good. Argument: ``alarm``, an
+#: ``Alarm`` of ``signal_dispatch.alarms``.
+alarm_raised = Signal()
+
 #: The breaker of an endpoint opened: it is left alone for a while. Arguments: ``endpoint``,
 #: ``using``, ``attempts``, ``failed``.
 breaker_opened = Signal()

@@ -54,18 +54,18 @@ def told(signal):
 
 @pytest.mark.django_db
 def test_nobody_is_barred_at_first():
-    assert bars.barred("default") == {}
+    assert bars.standing("default").barred == {}
 
 
 @pytest.mark.django_db
 def test_an_open_breaker_bars_its_endpoint_for_the_pause(settings):
     open_breaker()
-    assert bars.barred("default") == {"crm": pytest.approx(30, abs=2)}
+    assert bars.standing("default").barred == {"crm": pytest.approx(30, abs=2)}
     let_the_pause_pass()
-    assert bars.barred("default")["crm"] < 0
+    assert bars.standing("default").barred["crm"] < 0
     settings.SIGNAL_DISPATCH_ENVIRONMENT = "staging"
 
-    assert bars.barred("default") == {}
+    assert bars.standing("default").barred == {}
 
 
 @pytest.mark.django_db
@@ -122,7 +122,7 @@ def test_closing_begins_to_count_anew_and_is_told_once(caplog):
         bars.close_breaker("default", "crm")
         bars.close_breaker("default", "crm")
 
-    assert bars.barred("default") == {}
+    assert bars.standing("default").barred == {}
     assert heard == [{"endpoint": "crm", "using": "default"}]
     assert [record.action for record in caplog.records] == ["breaker_closed"]
     assert counting.judged("default", "crm", 300) == (0, 0)
@@ -159,7 +159,7 @@ def test_a_probe_may_begin_after_the_pause_and_no_other_for_another_one():
 
     assert bars.begin_probe("default", "crm", 30)
     assert not bars.begin_probe("default", "crm", 30)
-    assert 25 < bars.barred("default")["crm"] < 31
+    assert 25 < bars.standing("default").barred["crm"] < 31
 
 
 @pytest.mark.django_db(transaction=True)
@@ -238,7 +238,7 @@ def test_while_a_probe_may_hang_there_is_no_other(settings):
     delivery()
     probing.claim_probe("default", MINE, SCOPE, "crm", KINDS)
 
-    assert 15 < bars.barred("default")["crm"] < 21
+    assert 15 < bars.standing("default").barred["crm"] < 21
 
 
 @pytest.mark.django_db
@@ -247,7 +247,7 @@ def test_an_endpoint_that_is_not_known_here_is_not_probed():
     let_the_pause_pass("gone")
 
     assert probing.claim_probe("default", MINE, SCOPE, "gone", KINDS) is None
-    assert bars.barred("default")["gone"] < 0
+    assert bars.standing("default").barred["gone"] < 0
 
 
 # Pauses.
@@ -259,12 +259,12 @@ def test_a_person_pauses_and_resumes_an_endpoint(caplog):
     with told(signals.endpoint_paused) as paused, told(signals.endpoint_resumed) as resumed:
         assert pausing.pause("crm", by="ann", reason="They move house.")
         assert not pausing.pause("crm", by="bob")
-        assert bars.barred("default") == {"crm": inf}
+        assert bars.standing("default").barred == {"crm": inf}
         assert (state().paused_by, state().pause_reason) == ("ann", "They move house.")
         assert pausing.resume("crm", by="bob")
         assert not pausing.resume("crm", by="bob")
 
-    assert bars.barred("default") == {}
+    assert bars.standing("default").barred == {}
     assert (state().paused_at, state().paused_by, state().pause_reason) == (None, "", "")
     where = {"endpoint": "crm", "using": "default"}
     assert paused == [{**where, "by": "ann", "reason": "They move house."}]
@@ -279,7 +279,7 @@ def test_a_paused_endpoint_is_not_probed():
     let_the_pause_pass()
 
     assert not bars.begin_probe("default", "crm", 30)
-    assert bars.barred("default") == {"crm": inf}
+    assert bars.standing("default").barred == {"crm": inf}
 
 
 @pytest.mark.django_db
@@ -288,7 +288,7 @@ def test_resuming_closes_the_breaker_and_forgets_what_it_counted():
     counting.add("default", "crm", {"breaker_attempts": 9, "breaker_failed": 9})
 
     assert pausing.resume("crm", by="ann")
-    assert bars.barred("default") == {}
+    assert bars.standing("default").barred == {}
     assert counting.judged("default", "crm", 300) == (0, 0)
 
 
@@ -306,4 +306,4 @@ def test_a_slip_of_the_pen_is_no_endpoint(change):
 def test_one_tenant_of_a_resolver_can_be_paused():
     assert pausing.pause("crm:42", by="ann")
 
-    assert bars.barred("default") == {"crm:42": inf}
+    assert bars.standing("default").barred == {"crm:42": inf}

@@ -62,7 +62,7 @@ def test_the_first_commit_after_the_pause_probes_with_one(site, receiver):
     receiver.reply(200)
     save(1, "C")
 
-    assert bars.barred("default") == {}
+    assert bars.standing("default").barred == {}
     assert len(receiver.requests) == 6
     assert Delivery.objects.filter(available_at__gt=DatabaseNow(60)).count() == 0, "came forward"
     waiting().update(available_at=DatabaseNow(-1))  # they came spread out: let that time pass, too
@@ -77,11 +77,11 @@ def test_a_probe_that_made_no_call_leaves_it_to_the_next_commit(site, receiver, 
     with monkeypatch.context() as patch:
         patch.setattr(inline, "_send_one", lambda *arguments, **options: None)
         save(1)
-    assert bars.barred("default")["crm"] <= 0
+    assert bars.standing("default").barred["crm"] <= 0
     assert inline._send_one is send
     save(1, "B")
 
-    assert bars.barred("default") == {}
+    assert bars.standing("default").barred == {}
 
 
 def test_a_paused_endpoint_is_not_called(site, receiver):

@@ -8,10 +8,9 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connections
 
-from signal_dispatch import bars, status
+from signal_dispatch import bars, reports, status
 from signal_dispatch.breakers import Breaker
 from signal_dispatch.databases import DatabaseNow
-from signal_dispatch.management.commands import dispatch_status
 from signal_dispatch.models import Delivery
 from tests.deliveries import delivery
 from tests.shop.models import Order
@@ -195,13 +194,13 @@ def test_a_database_that_is_away_is_a_sentence_and_the_others_are_shown():
 
 
 def test_a_database_without_an_outbox_counts_only_where_it_is_named(monkeypatch):
-    monkeypatch.setattr(dispatch_status, "has_outbox", lambda alias: alias == "default")
+    monkeypatch.setattr(reports, "has_outbox", lambda alias: alias == "default")
     code, text = run()
     assert (code, "other" in text) == (0, False)
     code, text = run("--database", "other")
     assert code == 1
     assert "  other: It has no outbox: run 'migrate' on it." in text
-    monkeypatch.setattr(dispatch_status, "has_outbox", lambda alias: False)
+    monkeypatch.setattr(reports, "has_outbox", lambda alias: False)
     code, text = run()
     assert (code, text.count("It has no outbox")) == (1, 2)
 

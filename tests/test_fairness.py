@@ -420,4 +420,4 @@ def test_a_worker_that_is_not_watching_heeds_none_of_it(site, receiver):
 
     assert len(receiver.requests) == 30
     assert not EndpointMinute.objects.exists()
-    assert bars.barred("default") != {}
+    assert bars.standing("default").barred != {}

@@ -6,7 +6,7 @@ import pytest
 
 from signal_dispatch import health
 from signal_dispatch.breakers import Breaker
-from signal_dispatch.health import COUNT_SECONDS, RECOVERY_SECONDS, Health
+from signal_dispatch.health import CALM_SECONDS, COUNT_SECONDS, RECOVERY_SECONDS, Health
 from signal_dispatch.jobs import Job, Place
 from signal_dispatch.models import Attempt, Delivery
 from tests.once import ONCE
@@ -268,3 +268,56 @@ def test_a_breaker_that_closes_lets_them_come_forward_at_once(known):
     known.health.recover(CRM)
 
     assert known.health.take_recovered(known.now) == [CRM]
+
+
+# Incidents.
+
+
+def failing(known, place=CRM):
+    known.health.begin_failing(place)
+    known.note(503)
+
+
+def test_an_incident_may_be_over_a_while_after_the_first_success(known):
+    failing(known)
+    known.note(200)
+    known.now += CALM_SECONDS / 2
+    known.note(200)
+    known.tell()
+    known.health.take_recovered(known.now)
+    assert known.health.next_news() == known.now + CALM_SECONDS / 2
+    assert known.health.take_calm(known.now) == []
+    known.now += CALM_SECONDS / 2
+
+    assert known.health.take_calm(known.now) == [CRM]
+    assert known.health.take_calm(inf) == [], "until the next success"
+    known.note(200)
+    assert known.health.take_calm(inf) == [CRM], "at the end nobody looks later"
+    known.health.end_failing(CRM)
+    assert not known.health.is_failing(CRM)
+
+
+def test_an_incident_goes_on_where_the_last_call_failed(known):
+    failing(known)
+    known.note(200, 503)
+
+    assert known.health.take_calm(inf) == []
+    known.note(200)
+    assert known.health.take_calm(inf) == [CRM]
+
+
+def test_without_an_incident_a_success_asks_for_no_look(known):
+    known.note(503, 200)
+
+    assert known.health.take_calm(inf) == []
+
+
+def test_the_outbox_says_which_incidents_go_on(known):
+    known.health.learn_failing("default", {"crm"})
+    known.health.learn_failing("other", {"crm"})
+    known.note(200)
+    known.health.learn_failing("default", {"crm", "slack"})
+    assert known.health.take_calm(inf) == [CRM], "the success is not forgotten"
+    known.health.learn_failing("default", set())
+
+    assert [known.health.is_failing(place) for place in (CRM, SLACK, OTHER)] == [False, False, True]

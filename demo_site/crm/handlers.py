@@ -54,11 +54,13 @@ class _JSONHandler(BaseHTTPRequestHandler):
         """Return the body. To be read before any answer: what is left unread resets the call."""
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
-    def answer(self, status: int, value: Any) -> None:
-        """Send a status with JSON."""
+    def answer(self, status: int, value: Any, *, retry_after: int = 0) -> None:
+        """Send a status with JSON, and with Retry-After where there are seconds to wait."""
         body = json.dumps(value).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
+        if retry_after:
+            self.send_header("Retry-After", str(retry_after))
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -75,12 +77,14 @@ class ApiHandler(_JSONHandler):
             time.sleep(behaviour.seconds)
         if self.crm.behaviour.mode is Mode.DOWN:
             return  # went down meanwhile: the connection ends without an answer
+        retry_after = 0
         if behaviour.mode is Mode.FAIL:
             status, value = behaviour.status, {"error": "told to fail"}
+            retry_after = behaviour.retry_after
         else:
             status, value = self._verify_and_store(body)
         self.crm.records.note(self.command, self.path, status)
-        self.answer(status, value)
+        self.answer(status, value, retry_after=retry_after)
 
     def _verify_and_store(self, body: bytes) -> tuple[int, dict[str, Any]]:
         try:

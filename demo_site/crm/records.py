@@ -22,11 +22,15 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True)
 class Behaviour:
-    """A mode with its measure: the ``seconds`` of SLOW, the ``status`` that FAIL answers."""
+    """A mode with its measure: the ``seconds`` of SLOW, the ``status`` that FAIL answers.
+
+    ``retry_after``: the seconds that FAIL asks callers to wait, 0 if it asks for nothing.
+    """
 
     mode: Mode = Mode.HEALTHY
     seconds: float = 3
     status: int = 503
+    retry_after: int = 0
 
     @classmethod
     def from_json(cls, value: Any) -> "Behaviour":
@@ -36,11 +40,13 @@ class Behaviour:
                 mode=Mode(value["mode"]),
                 seconds=float(value.get("seconds", cls.seconds)),
                 status=int(value.get("status", cls.status)),
+                retry_after=int(value.get("retry_after", cls.retry_after)),
             )
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError('Send such as {"mode": "slow", "seconds": 3}.') from error
-        if not 0 <= behaviour.seconds <= 60 or not 400 <= behaviour.status <= 599:
-            raise ValueError("'seconds' must be 0 to 60, 'status' 400 to 599.")
+        times = (behaviour.seconds, behaviour.retry_after)
+        if not all(0 <= time <= 60 for time in times) or not 400 <= behaviour.status <= 599:
+            raise ValueError("'seconds' and 'retry_after' must be 0 to 60, 'status' 400 to 599.")
         return behaviour
 
 

@@ -6,20 +6,18 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from demo_site.shop import crm
 from demo_site.shop.forms import OrderForm
 from demo_site.shop.models import Order, Status
-from signal_dispatch.models import Delivery
+from demo_site.shop.timelines import Call, orders_with_calls
 
-SHOWN_ORDERS = 20
-MODES = {
-    "healthy": "answers",
-    "slow": "takes 3 s",
-    "fail": "answers 503",
-    "down": "refuses connections",
-}
+#: The parts of the page that are renewed, by the names of their templates.
+LIVE = ("switches", "orders", "crm")
 
 
 @require_GET
@@ -54,45 +52,58 @@ def pay_order(request: HttpRequest) -> HttpResponse:
 @require_POST
 def switch_crm(request: HttpRequest) -> HttpResponse:
     """Tell the CRM how to behave."""
+    switch = crm.SWITCHES.get(request.POST.get("mode", ""))
+    if switch is None:
+        known = ", ".join(crm.SWITCHES)
+        return HttpResponse(f"'mode' must be one of {known}.", "text/plain", status=422)
     try:
-        crm.switch(request.POST.get("mode", ""))
+        crm.turn(switch)
     except crm.CRMUnreachable as error:
         messages.error(request, str(error))
     return redirect("page")
 
 
+@never_cache
 @require_GET
 def orders_json(request: HttpRequest) -> JsonResponse:
     """Return the orders with their calls, by number."""
     return JsonResponse(
-        {order.number: _as_dict(order, calls) for order, calls in _orders_with_calls()}
+        {order.number: _as_dict(order, calls) for order, calls in orders_with_calls()}
+    )
+
+
+@never_cache
+@require_GET
+def live_json(request: HttpRequest) -> JsonResponse:
+    """Return the parts of the page that change by themselves, each as its HTML."""
+    context = _live_context()
+    return JsonResponse(
+        {part: render_to_string(f"shop/live/{part}.html", context, request) for part in LIVE}
     )
 
 
 def _render(request: HttpRequest, form: OrderForm, status: int = 200) -> HttpResponse:
-    context = {
-        "form": form,
-        "orders": _orders_with_calls(),
-        "crm": crm.state(),
-        "modes": MODES,
-    }
-    return render(request, "shop/page.html", context, status=status)
+    return render(request, "shop/page.html", {"form": form} | _live_context(), status=status)
 
 
-def _orders_with_calls() -> list[tuple[Order, list[Delivery]]]:
-    """Return the newest orders, each with its deliveries, the latest last."""
-    orders = Order.objects.select_related("customer").order_by("-pk")[:SHOWN_ORDERS]
-    calls: dict[int, list[Delivery]] = {order.pk: [] for order in orders}
-    found = Delivery.objects.filter(model="shop.order", object_pk__in=list(calls))
-    for delivery in found.order_by("pk"):
-        calls[delivery.object_pk].append(delivery)
-    return [(order, calls[order.pk]) for order in orders]
+def _live_context() -> dict[str, Any]:
+    state = crm.state()
+    switches = [(switch, switch.is_on(state)) for switch in crm.SWITCHES.values()]
+    return {"orders": orders_with_calls(), "crm": state, "switches": switches}
 
 
-def _as_dict(order: Order, calls: list[Delivery]) -> dict[str, Any]:
-    shown = ("state", "attempts", "last_status", "reason")
+def _as_dict(order: Order, calls: list[Call]) -> dict[str, Any]:
     return {
         "status": order.status,
         "crm_id": order.crm_id,
-        "calls": [{name: getattr(call, name) for name in shown} for call in calls],
+        "admin": reverse("admin:shop_order_change", args=[order.pk]),
+        "calls": [_call_as_dict(call) for call in calls],
+    }
+
+
+def _call_as_dict(call: Call) -> dict[str, Any]:
+    shown = ("state", "attempts", "last_status", "reason")
+    return {name: getattr(call.delivery, name) for name in shown} | {
+        "admin": reverse("admin:signal_dispatch_delivery_change", args=[call.delivery.pk]),
+        "timeline": [{"at": moment.at, "text": moment.text} for moment in call.timeline],
     }

@@ -9,6 +9,7 @@ from django.core.signals import setting_changed
 from django.db import connections, transaction
 from django.utils.module_loading import import_string
 
+from signal_dispatch import incidents
 from signal_dispatch.backends.base import BaseBackend
 from signal_dispatch.backends.deferred import DeferredBackend
 from signal_dispatch.backends.immediate import InlineBackend
@@ -104,6 +105,7 @@ class Backends:
         for backend in self.made():
             backend.stop()
         self._made.clear()
+        incidents.forget()
 
     @cached_property
     def _recording(self) -> BaseBackend:

@@ -342,6 +342,18 @@ class Migration(migrations.Migration):
                         blank=True, default="", max_length=500, verbose_name="pause reason"
                     ),
                 ),
+                (
+                    "failing_since",
+                    models.DateTimeField(blank=True, null=True, verbose_name="failing since"),
+                ),
+                (
+                    "opening_told",
+                    models.BooleanField(default=False, verbose_name="opening told"),
+                ),
+                (
+                    "failure_told_at",
+                    models.DateTimeField(blank=True, null=True, verbose_name="failure told at"),
+                ),
             ],
             options={
                 "verbose_name": "endpoint state",

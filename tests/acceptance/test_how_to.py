@@ -2,6 +2,8 @@
 
 import base64
 import json
+import logging
+import logging.config
 import re
 import sys
 import threading
@@ -11,14 +13,17 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
+from django import VERSION
 from django.test import RequestFactory
 
 import tests.shop as tests_shop
+from signal_dispatch.alarms import Alarm, AlarmKind, sound
 from signal_dispatch.backends import backends
 from signal_dispatch.models import Attempt, Delivery
 from signal_dispatch.registry import registry
+from signal_dispatch.signals import alarm_raised
 from signal_dispatch.signing import sign
-from tests.howto import crm_login, receiving
+from tests.howto import alarms, crm_login, receiving
 from tests.once import ONCE
 from tests.receiver import Receiver
 from tests.shop import models, tenants
@@ -36,7 +41,8 @@ def blocks(name):
 
 
 @pytest.mark.parametrize(
-    ("page", "file"), [("oauth2", "crm_login"), ("sign-and-rotate", "receiving")]
+    ("page", "file"),
+    [("oauth2", "crm_login"), ("sign-and-rotate", "receiving"), ("alarms", "alarms")],
 )
 def test_document_prints_the_file_that_runs_here(page, file):
     assert (ROOT / f"tests/howto/{file}.py").read_text() in blocks(page)
@@ -204,6 +210,63 @@ def test_receiver_takes_a_signed_message_once(settings, monkeypatch):
     assert refused.status_code == 401
     assert json.loads(refused.content) == {"error": "No signature in webhook-signature fits."}
     assert len(stored) == 1
+
+
+# Alarms.
+
+
+@pytest.fixture
+def mailing(settings):
+    """Connect the page's receiver; importing it did, for all tests that came after."""
+    settings.ADMINS = [("Ada", "ada@example.com")] if VERSION < (6,) else ["ada@example.com"]
+    alarm_raised.connect(alarms.mail_admins_of)
+    yield
+    alarm_raised.disconnect(alarms.mail_admins_of)
+
+
+alarm_raised.disconnect(alarms.mail_admins_of)
+
+
+@pytest.mark.usefixtures("mailing")
+def test_admins_are_mailed_as_the_page_says(db, deliveries, mock_endpoint, mailoutbox, declare):
+    declare(Order)
+    names = {"Order": Order}
+    exec(compile(blocks("alarms")[-1], "alarms.md", "exec"), names)  # noqa: S102 - our own page
+    names["test_a_rejected_order_is_told_to_the_admins"](db, deliveries, mock_endpoint, mailoutbox)
+
+    (mail,) = mailoutbox
+    assert mail.to == ["ada@example.com"]
+    assert "is failed for good." in mail.body
+
+
+@oauth2
+@pytest.mark.usefixtures("mailing")
+def test_admins_are_mailed_by_the_threads_that_send(receiver, mailoutbox, declare):
+    declare(Order)
+    receiver.reply(400)
+
+    save(5)
+
+    eventually(lambda: mailoutbox)
+    assert len(mailoutbox) == 1
+
+
+def test_the_log_alone_mails_admins_as_the_page_says(settings, mailoutbox, mailing):
+    names = {}
+    exec(compile(blocks("alarms")[2], "alarms.md", "exec"), names)  # noqa: S102 - our own page
+    alarm_raised.disconnect(alarms.mail_admins_of)
+    logger = logging.getLogger("signal_dispatch")
+    before = logger.handlers[:]
+    logging.config.dictConfig(names["LOGGING"])
+    try:
+        alarm = Alarm(AlarmKind.ENDPOINT_FAILING, "crm", "", "default", "The endpoint fails.")
+        sound(alarm, apart=False)
+    finally:
+        logger.handlers[:] = before
+        logger.setLevel(logging.NOTSET)
+
+    (mail,) = mailoutbox
+    assert "The endpoint fails." in mail.subject
 
 
 # Endpoints of tenants.

@@ -3,18 +3,15 @@
 import json
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from django.conf import settings as django_settings
 from django.core.management.base import BaseCommand, CommandError
-from django.db import Error
 
-from signal_dispatch.databases import outbox_aliases
 from signal_dispatch.exceptions import InvalidSettings
 from signal_dispatch.management.table import table
-from signal_dispatch.models import Delivery
-from signal_dispatch.status import Barred, Limits, Status, counted, has_outbox, status_of
+from signal_dispatch.reports import Report, report_on, unknown_databases
+from signal_dispatch.status import Barred, Limits, Status, counted
 
 _DEFAULTS = Limits()
 
@@ -62,13 +59,13 @@ class Command(BaseCommand):
         """Print the status; raises ``SystemExit`` where something is beyond the limits."""
         limits = _limits(options)
         try:
-            found, problems = _look(options["database"], limits)
+            report = _look(options["database"], limits)
         except InvalidSettings as error:
             raise CommandError(f"{error} Correct it in your settings.") from error
-        lines = _json(found, problems) if options["json"] else _text(found, problems)
+        lines = [json.dumps(report.as_json(), indent=2)] if options["json"] else _text(report)
         for line in lines:
             self.stdout.write(line)
-        if any(problems.values()):
+        if not report.healthy:
             raise SystemExit(1)
 
 
@@ -80,42 +77,15 @@ def _limits(options: Mapping[str, Any]) -> Limits:
     return Limits(options["max_age"], options["max_failed"], options["need_worker"])
 
 
-def _look(named: list[str] | None, limits: Limits) -> tuple[list[Status], dict[str, list[str]]]:
-    """Return what could be asked, and what is not well, by alias."""
-    unknown = [alias for alias in named or () if alias not in django_settings.DATABASES]
-    if unknown:
+def _look(named: list[str] | None, limits: Limits) -> Report:
+    if unknown := unknown_databases(named or ()):
         known = ", ".join(django_settings.DATABASES)
         raise CommandError(f"--database {unknown[0]!r} is not known. Known: {known}.")
-    found, problems, without = [], {}, []
-    for alias in named or outbox_aliases(Delivery):
-        try:
-            if has_outbox(alias):
-                found.append(status_of(alias))
-                problems[alias] = limits.problems(found[-1])
-            else:
-                without.append(alias)
-        except Error as error:
-            problems[alias] = [f"It can't be reached: {' '.join(str(error).split())}"]
-    # A database beside may well have no outbox; that none has one is a fault.
-    if named or not problems:
-        problems |= {alias: ["It has no outbox: run 'migrate' on it."] for alias in without}
-    return found, problems
+    return report_on(limits, named)
 
 
-def _json(found: list[Status], problems: Mapping[str, list[str]]) -> Iterator[str]:
-    databases = {
-        alias: {"healthy": not sentences, "problems": sentences}
-        for alias, sentences in problems.items()
-    }
-    for status in found:
-        oldest = {"oldest_due_seconds": status.oldest_due_seconds}
-        stranded = [asdict(each) | {"advice": each.advice} for each in status.stranded]
-        databases[status.database] |= asdict(status) | oldest | {"stranded": stranded}
-    yield json.dumps({"healthy": not any(problems.values()), "databases": databases}, indent=2)
-
-
-def _text(found: list[Status], problems: Mapping[str, list[str]]) -> Iterator[str]:
-    for status in found:
+def _text(report: Report) -> Iterator[str]:
+    for status in report.found:
         named = f", environment {status.environment!r}" if status.environment else ""
         yield f"Database {status.database!r}{named}"
         for rows in _tables(status):
@@ -124,7 +94,7 @@ def _text(found: list[Status], problems: Mapping[str, list[str]]) -> Iterator[st
                 yield from table(rows)
         yield from _advice(status)
         yield ""
-    unwell = [(alias, text) for alias, sentences in problems.items() for text in sentences]
+    unwell = [(alias, text) for alias, sentences in report.problems.items() for text in sentences]
     yield "Unhealthy:" if unwell else "Healthy."
     for alias, sentence in unwell:
         yield f"  {alias}: {sentence}"
