@@ -20,6 +20,7 @@ MOST_FOUND = 200
 DAY_SECONDS = 86400.0
 #: Seconds of the spans whose share of successes is told.
 SPANS = {"hour": 3600.0, "day": DAY_SECONDS, "week": 7 * DAY_SECONDS}
+_COUNTS = ("attempts", "delivered")
 _BUCKETS = ("within_100ms", "within_1s", "within_10s")
 
 
@@ -224,17 +225,24 @@ def calls_of(using: str, aliases: Sequence[str]) -> dict[str, dict[str, Calls]]:
     rows = EndpointMinute.objects.using(using).filter(
         environment=settings.environment, endpoint__in=aliases
     )
-    sums = {
-        f"{span}_{name}": Sum(name, filter=Q(minute__gt=DatabaseNow(-seconds)), default=0)
-        for span, seconds in SPANS.items()
-        for name in ("attempts", "delivered", *(_BUCKETS if span == "day" else ()))
-    }
-    found: Any = rows.filter(minute__gt=DatabaseNow(-max(SPANS.values()))).order_by()
-    told = {row["alias"]: row for row in found.values(alias=F("endpoint")).annotate(**sums)}
-    return {alias: {span: _calls(told.get(alias, {}), span) for span in SPANS} for alias in aliases}
+    within = Q(minute__gt=DatabaseNow(-SPANS["hour"]))
+    lately = {f"hour_{name}": Sum(name, filter=within, default=0) for name in _COUNTS}
+    # Apart from the week's, which is long: there each sum more is felt.
+    day = _summed(rows, "day", _COUNTS + _BUCKETS, lately)
+    week = _summed(rows, "week", _COUNTS, {})
+    told = {alias: day.get(alias, {}) | week.get(alias, {}) for alias in aliases}
+    return {alias: {span: _calls(told[alias], span) for span in SPANS} for alias in aliases}
 
 
-def _calls(row: Any, span: str) -> Calls:
-    buckets = tuple(int(row.get(f"{span}_{name}", 0)) for name in _BUCKETS)
-    attempts, delivered = (int(row.get(f"{span}_{name}", 0)) for name in ("attempts", "delivered"))
-    return Calls(attempts, delivered, buckets)
+def _summed(rows: Any, span: str, names: Iterable[str], more: dict[str, Any]) -> dict[str, Any]:
+    sums = {f"{span}_{name}": Sum(name, default=0) for name in names}
+    found = rows.filter(minute__gt=DatabaseNow(-SPANS[span])).order_by()
+    groups = found.values(alias=F("endpoint")).annotate(**sums, **more)
+    return {row["alias"]: row for row in groups}
+
+
+def _calls(row: dict[str, Any], span: str) -> Calls:
+    attempts, delivered, *buckets = (
+        int(row.get(f"{span}_{name}", 0)) for name in _COUNTS + _BUCKETS
+    )
+    return Calls(attempts, delivered, tuple(buckets))

@@ -118,7 +118,7 @@ def _percent(calls: Calls) -> str:
 
 
 def shown(using: str, aliases: list[str], most: int) -> list[Shown]:
-    """Return how these endpoints fare, by three statements."""
+    """Return how these endpoints fare, by four statements."""
     bars, queues = faring.bars_of(using, aliases), faring.queues_of(using, aliases, most)
     calls = faring.calls_of(using, aliases)
     return [
