@@ -234,6 +234,13 @@ def calls_of(using: str, aliases: Sequence[str]) -> dict[str, dict[str, Calls]]:
     return {alias: {span: _calls(told[alias], span) for span in SPANS} for alias in aliases}
 
 
+def throughput(using: str) -> Calls:
+    """Sum up the last hour's attempts, of all endpoints."""
+    rows = EndpointMinute.objects.using(using).filter(environment=settings.environment)
+    lately = rows.filter(minute__gt=DatabaseNow(-SPANS["hour"]))
+    return Calls(**lately.aggregate(**{name: Sum(name, default=0) for name in _COUNTS}))
+
+
 def _summed(rows: Any, span: str, names: Iterable[str], more: dict[str, Any]) -> dict[str, Any]:
     sums = {f"{span}_{name}": Sum(name, default=0) for name in names}
     found = rows.filter(minute__gt=DatabaseNow(-SPANS[span])).order_by()

@@ -613,10 +613,10 @@ def test_what_failed_since_a_time_is_sent_again_in_the_background(person):
     client = person("can_retry")
 
     answer = ask(client, "replay", hours="1")
-    assert "1 deliveries that failed since" in text_of(answer)
+    assert re.search(r"failed since .* will be sent again: 1 ", text_of(answer))
     since = (timezone.localtime() - timedelta(hours=2)).strftime("%Y-%m-%dT%H:%M")
     answer = ask(client, "replay", hours="1", moment=since)
-    assert "2 deliveries that failed since" in text_of(answer)
+    assert re.search(r"failed since .* will be sent again: 2 ", text_of(answer))
     assert not Repair.objects.exists()
     hidden = re.search(r'name="moment" value="([^"]*)"', answer.text)[1]
     answer = confirm(client, "replay", moment=hidden)
@@ -631,6 +631,14 @@ def test_what_failed_since_a_time_is_sent_again_in_the_background(person):
     assert [states[each.pk] for each in wanted] == ["pending", "pending"]
     assert [states[each.pk] for each in left] == ["failed", "failed", "failed", "delivered"]
     assert {entry.object_id for entry in LogEntry.objects.all()} == {"crm", str(repair.pk)}
+
+
+@ONCE
+def test_where_nothing_failed_there_is_nothing_to_confirm(person):
+    answer = ask(person("can_retry"), "replay", hours="720")
+
+    assert "will be sent again: 0" in text_of(answer)
+    assert "Yes:" not in answer.text
 
 
 @ONCE

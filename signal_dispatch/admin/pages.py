@@ -14,6 +14,7 @@ from signal_dispatch import repair_steps
 from signal_dispatch.admin.actions import is_allowed
 from signal_dispatch.admin.endpoints import Endpoints, OneEndpoint
 from signal_dispatch.admin.page import Page
+from signal_dispatch.faring import throughput
 from signal_dispatch.interventions import INTERVENTIONS
 from signal_dispatch.mappings import LOOKED_AT, mappings
 from signal_dispatch.models import Repair
@@ -43,6 +44,7 @@ class Overview(Page):
             "sums": sums,
             "states": {name: counted(number) for name, number in status.states.items()},
             "failed_lately": counted(status.failed_lately),
+            "throughput": throughput(using),
             "alive": sum(worker.alive for worker in status.workers),
             "repairs": self._repairs(request, using),
         }
