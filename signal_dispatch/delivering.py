@@ -111,15 +111,15 @@ def _call(case: Case, sessions: SessionCache, sender_name: str) -> Settlement:
     crashpoints.reached("after_answer")
     attempt.duration_ms = _milliseconds_since(began)
     if not isinstance(brought, Outcome):
-        _keep(attempt, brought, case.endpoint)
+        keep(attempt, brought, case.endpoint)
         return judge(case, brought, attempt)
     nothing = Response(204)
     if brought.kind == OutcomeKind.DELIVERED:  # kept, so that hooks can be run again on it
-        _keep(attempt, nothing, case.endpoint)
+        keep(attempt, nothing, case.endpoint)
     return judge(case, nothing, attempt, said=brought)
 
 
-def _keep(attempt: Attempt, response: Response, endpoint: Endpoint) -> None:
+def keep(attempt: Attempt, response: Response, endpoint: Endpoint) -> None:
     """Let the attempt hold the answer as it may be stored; hooks are given it as it came."""
     headers = redacting.kept_headers(
         response.headers,

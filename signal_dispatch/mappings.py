@@ -55,6 +55,11 @@ class Mapping:
     failed: int = 0
     last: Any = None
 
+    @property
+    def has_page(self) -> bool:
+        """Whether the endpoint is one, that settings name."""
+        return self.endpoint in endpoints
+
 
 def mappings(using: str) -> list[Mapping]:
     """Return what is registered here, by model and name, with how it fares."""

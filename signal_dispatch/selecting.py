@@ -14,11 +14,12 @@ from django.utils import timezone
 
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.keys import key_as_text, key_from_text
-from signal_dispatch.models import Delivery, DeliveryQuerySet, State, storable
+from signal_dispatch.models import UNFINISHED, Delivery, DeliveryQuerySet, State, storable
 from signal_dispatch.outbox import quoted_table
 
 #: Ids are given out in the order of ``created_at`` but for what is recorded at the same moment.
 _DISORDER = 1000
+_TIMES = ("since", "until", "finished_since")
 _LONGEST_ID = 19  # digits; what has as many may be more than a column holds
 
 
@@ -28,7 +29,8 @@ class Selection:
 
     ``object_pk`` is JSON text, as in the table. ``since`` and ``until`` are about when they were
     recorded: days, both included, or moments (ISO 8601), of the current time zone unless they
-    name one. ``q`` is what a person typed: a uid, a number, an object's key, or ``shop.order:7``.
+    name one. ``finished_since`` is the same about when they were finished. ``q`` is what a person
+    typed: a uid, a number, an object's key, or ``shop.order:7``.
     """
 
     state: str | None = None
@@ -41,10 +43,11 @@ class Selection:
     object_pk: str | None = None
     since: str | None = None
     until: str | None = None
+    finished_since: str | None = None
     q: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("since", "until"):
+        for name in _TIMES:
             text = getattr(self, name)
             if text is not None:
                 _moment(text)
@@ -75,9 +78,9 @@ class Selection:
         """
         if self.object_pk is not None or self.q is not None:
             return self, {}
-        led = ("state", "since", "until")
-        passed = {name: value for name, value in self.given().items() if name not in led}
-        return type(self)(state=self.state, since=self.since, until=self.until), passed
+        given = self.given()
+        led = {name: given.pop(name) for name in ("state", *_TIMES) if name in given}
+        return type(self)(**led), given
 
     def rows(self, using: str) -> DeliveryQuerySet:
         """Return the deliveries that are meant."""
@@ -88,6 +91,11 @@ class Selection:
         rows = rows.filter(**self._equal())
         if self.q is not None:
             rows = rows.filter(_meant_by(self.q.strip()))
+        if self.finished_since is not None:
+            # The states are named so that the index on them and the time answers.
+            finished = [state for state in State if state not in UNFINISHED]
+            rows = rows.filter(state__in=finished) if self.state is None else rows
+            rows = rows.filter(finished_at__gte=_moment(self.finished_since))
         if self.since is not None:
             rows = recorded_since(rows, _moment(self.since))
         if self.until is not None:
@@ -99,7 +107,7 @@ class Selection:
 
     def _equal(self) -> dict[str, Any]:
         equal: dict[str, Any] = self.given()
-        for name in ("q", "since", "until"):
+        for name in ("q", *_TIMES):
             equal.pop(name, None)
         if self.object_pk is not None:
             equal["object_pk"] = key_from_text(self.object_pk)

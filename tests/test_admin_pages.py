@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from datetime import timedelta
 from html import unescape
 
 import pytest
@@ -10,10 +11,11 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.interventions import INTERVENTIONS
-from signal_dispatch.models import Repair
+from signal_dispatch.models import EndpointMinute, Repair
 from signal_dispatch.repair_steps import ask_for
 from signal_dispatch.selecting import Selection
 from tests.deliveries import delivery
@@ -59,6 +61,9 @@ def test_the_overview_shows_how_the_outbox_stands(page, declare):
     delivery(state="failed", available_at=None, finished_at=DatabaseNow(-60))
     delivery(dispatch="shop.Old")
     worker_process(name="worker1:12:aabbccdd")
+    for ago in (60, 7200):
+        minute = timezone.now() - timedelta(seconds=ago)
+        EndpointMinute.objects.create(endpoint="crm", minute=minute, attempts=5, delivered=4)
 
     text = text_of(page("overview"))
 
@@ -66,6 +71,7 @@ def test_the_overview_shows_how_the_outbox_stands(page, declare):
     assert "1 FAILED within an hour" in text
     for figure in (
         *("Due now 2", "Longest due 6 min", "In hand 1", "Scheduled 1", "Waiting behind others 1"),
+        *("Attempts within the hour 5", "Delivered by them 4"),
         *("Failed within the hour 1", "Workers alive 1", "crm 2 6 min 1 1 1"),
     ):
         assert figure in text, figure

@@ -9,6 +9,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from signal_dispatch import selecting
+from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.models import Delivery
 from signal_dispatch.selecting import Selection, recorded_since
 from tests.deliveries import delivery
@@ -129,6 +130,7 @@ def test_it_costs_a_statement_to_find_where_a_day_begins():
         {"colour": "red"},
         {"since": "yesterday"},
         {"until": "2026-13-01"},
+        {"finished_since": "then"},
         {"object_pk": "no json"},
     ],
 )
@@ -158,6 +160,7 @@ def test_a_selection_survives_being_written_down():
         ({}, []),
         ({"state": "failed"}, []),
         ({"since": "2026-03-10"}, []),
+        ({"state": "failed", "finished_since": "2026-03-10"}, []),
         ({"q": "41", "endpoint": "crm"}, []),
         ({"object_pk": "7", "model": "shop.order"}, []),
         ({"endpoint": "crm"}, ["endpoint"]),
@@ -185,6 +188,21 @@ def test_moments_narrow_within_a_day(zoned, settings):
     assert found(since=hour.format("12:00"), until=hour.format("13:00")) == [made]
     with pytest.raises(ValueError, match=r"hour must be in 0\.\.23"):
         Selection(since="2026-03-04T25:00")
+
+
+def test_what_was_finished_since_a_moment_is_found_whenever_it_was_recorded():
+    old = DatabaseNow(-86400.0 * 9)
+    delivery(created_at=old)
+    times = {"available_at": None, "created_at": old}
+    delivery(state="failed", finished_at=DatabaseNow(-7200), **times)
+    failed, delivered = (
+        delivery(state=state, finished_at=DatabaseNow(-60), **times)
+        for state in ("failed", "delivered")
+    )
+    since = (timezone.now() - timedelta(hours=1)).isoformat()
+
+    assert found(state="failed", finished_since=since) == [failed]
+    assert found(finished_since=since) == [failed, delivered]
 
 
 def test_without_time_zones_moments_are_as_they_are_written(settings):

@@ -16,10 +16,11 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from signal_dispatch.admin.changelist import selection_of
 from signal_dispatch.endpoints import endpoints
-from signal_dispatch.interventions import INTERVENTIONS, Intervention
-from signal_dispatch.models import Delivery
+from signal_dispatch.interventions import INTERVENTIONS, Intervention, Options
+from signal_dispatch.models import Delivery, Repair
 from signal_dispatch.registry import registry
 from signal_dispatch.repair_steps import ask_for
+from signal_dispatch.selecting import Selection
 from signal_dispatch.status import COUNTED, counted
 
 #: How many deliveries are named on the page that asks.
@@ -154,21 +155,10 @@ class Asked:
         self._say(changed)
 
     def _have_it_done(self, options: dict[str, str]) -> None:
-        intervention, user = self._intervention, self._request.user
         selection = selection_of(self._request.GET.dict())
-        repair = ask_for(
-            intervention,
-            selection,
-            self._rows.db,
-            by=user.get_username(),
-            expected=counted(intervention.affected(self._rows)[: COUNTED + 1].count()),
-            options=options,
-        )
-        LogEntry.objects.log_actions(
-            user.pk, [repair], ADDITION, f"{intervention.label}: {repair.expected}"
-        )
+        have_done(self._request, self._intervention, selection, self._rows.db, options)
         text = _("%(label)s: begun for all that match. The overview shows how far it is.")
-        self._admin.message_user(self._request, text % {"label": intervention.label})
+        self._admin.message_user(self._request, text % {"label": self._intervention.label})
 
     def _say(self, changed: int) -> None:
         label = self._intervention.label
@@ -179,6 +169,28 @@ class Asked:
             text = _("%(label)s: nothing was changed.") % {"label": label}
         level = messages.SUCCESS if changed else messages.WARNING
         self._admin.message_user(self._request, text, level)
+
+
+def have_done(
+    request: Any,
+    intervention: Intervention,
+    selection: Selection,
+    using: str,
+    options: Options | None = None,
+) -> Repair:
+    """Have an intervention made in the background on all that match; note it in the log."""
+    affected = intervention.affected(selection.rows(using))
+    repair = ask_for(
+        intervention,
+        selection,
+        using,
+        by=request.user.get_username(),
+        expected=counted(affected[: COUNTED + 1].count()),
+        options=options,
+    )
+    note = f"{intervention.label}: {repair.expected}"
+    LogEntry.objects.log_actions(request.user.pk, [repair], ADDITION, note)
+    return repair
 
 
 def offered(delivery: Any, request: HttpRequest) -> list[Intervention]:

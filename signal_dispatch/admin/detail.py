@@ -139,6 +139,11 @@ class DeliveryPage:
         return outboxes.query_for(self.using)
 
     @property
+    def endpoint_query(self) -> str:
+        """What the address of its endpoint's page needs."""
+        return outboxes.query_for(self.using, endpoint=self.delivery.endpoint)
+
+    @property
     def history_query(self) -> str:
         """What the list's address needs to show this object's deliveries."""
         key = key_as_text(self.delivery.object_pk)

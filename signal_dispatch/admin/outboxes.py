@@ -31,9 +31,11 @@ def query_for(using: str, **more: Any) -> str:
     return f"?{query}" if query else ""
 
 
-def choices(using: str) -> list[dict[str, Any]]:
-    """Return the outboxes to choose from; none where there is only one."""
+def choices(using: str, **more: Any) -> list[dict[str, Any]]:
+    """Return the outboxes to choose from; none where there is only one. Links carry ``more``."""
     aliases = outbox_aliases(Delivery)
     if len(aliases) < 2:
         return []
-    return [{"name": a, "query": query_for(a) or "?", "selected": a == using} for a in aliases]
+    return [
+        {"name": a, "query": query_for(a, **more) or "?", "selected": a == using} for a in aliases
+    ]

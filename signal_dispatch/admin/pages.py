@@ -7,14 +7,14 @@ from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.template.response import TemplateResponse
-from django.urls import URLPattern, path
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from signal_dispatch import repair_steps
-from signal_dispatch.admin import outboxes
 from signal_dispatch.admin.actions import is_allowed
+from signal_dispatch.admin.endpoints import Endpoints, OneEndpoint
+from signal_dispatch.admin.page import Page
+from signal_dispatch.faring import throughput
 from signal_dispatch.interventions import INTERVENTIONS
 from signal_dispatch.mappings import LOOKED_AT, mappings
 from signal_dispatch.models import Repair
@@ -23,56 +23,6 @@ from signal_dispatch.status import Limits, counted, status_of
 
 #: How many repairs are shown, the newest first.
 SHOWN_REPAIRS = 10
-
-
-class Page:
-    """One of the pages: for those who may view deliveries, of the outbox that the address names."""
-
-    name = ""
-    title: Any = ""
-
-    def __init__(self, model_admin: Any) -> None:
-        self.admin = model_admin
-
-    def route(self) -> URLPattern:
-        """Return its address, below that of the list."""
-        view = self.admin.admin_site.admin_view(self.view)
-        route: URLPattern = path(f"{self.name}/", view, name=f"signal_dispatch_{self.name}")
-        return route
-
-    def view(self, request: HttpRequest) -> HttpResponse:
-        """Show the page; or do what was posted, and show it then."""
-        if not self.admin.has_view_permission(request):
-            raise PermissionDenied
-        using = outboxes.using_of(request)
-        if request.method == "POST":
-            return self.post(request, using)
-        return self.show(request, using)
-
-    def show(self, request: HttpRequest, using: str, **more: Any) -> HttpResponse:
-        """Show the page."""
-        context = {
-            **self.admin.admin_site.each_context(request),
-            "title": self.title,
-            "opts": self.admin.opts,
-            "media": self.admin.media,
-            "here": self.name,
-            "using": using,
-            "outboxes": outboxes.choices(using),
-            "query": outboxes.query_for(using),
-            **self.context(request, using),
-            **more,
-        }
-        request.current_app = self.admin.admin_site.name
-        return TemplateResponse(request, f"admin/signal_dispatch/{self.name}.html", context)
-
-    def context(self, request: HttpRequest, using: str) -> dict[str, Any]:
-        """Return what the template shows."""
-        return {}
-
-    def post(self, request: HttpRequest, using: str) -> HttpResponse:
-        """Do what was posted; by default there is nothing to do."""
-        return redirect(request.get_full_path())
 
 
 class Overview(Page):
@@ -94,6 +44,7 @@ class Overview(Page):
             "sums": sums,
             "states": {name: counted(number) for name, number in status.states.items()},
             "failed_lately": counted(status.failed_lately),
+            "throughput": throughput(using),
             "alive": sum(worker.alive for worker in status.workers),
             "repairs": self._repairs(request, using),
         }
@@ -145,4 +96,4 @@ def _may(request: HttpRequest, repair: Repair) -> bool:
     return intervention is not None and is_allowed(request, intervention)
 
 
-PAGES: tuple[Callable[[Any], Page], ...] = (Overview, Dispatches)
+PAGES: tuple[Callable[[Any], Page], ...] = (Overview, Endpoints, OneEndpoint, Dispatches)

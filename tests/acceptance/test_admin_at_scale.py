@@ -1,5 +1,6 @@
 """What the admin's list costs does not grow with what lies in the table."""
 
+from datetime import timedelta
 from time import perf_counter, process_time
 from uuid import uuid4
 
@@ -9,8 +10,9 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from signal_dispatch.admin.changelist import LOOKED_AT
+from signal_dispatch.admin.endpoints import LISTED
 from signal_dispatch.databases import DatabaseNow
-from signal_dispatch.models import Delivery
+from signal_dispatch.models import Attempt, Delivery, EndpointMinute
 from tests.acceptance.rows import copy, tidy
 from tests.acceptance.soak import report, scaled
 from tests.deliveries import delivery
@@ -73,6 +75,52 @@ def pages_read(client, query):
         spent = {"ms": perf_counter() - began, "ms_of_python": process_time() - worked}
     assert len(queries) <= 12
     return shown(answer), read, {name: round(seconds * 1000) for name, seconds in spent.items()}
+
+
+@pytest.fixture
+def a_week(outbox):
+    """Let as many endpoints as a page lists have been called each minute of a week."""
+    minute = timezone.now().replace(second=0, microsecond=0)
+    aliases = ["crm", "hubspot", *(f"gone{number:02}" for number in range(LISTED - 2))]
+    EndpointMinute.objects.bulk_create(
+        (
+            EndpointMinute(
+                endpoint=alias,
+                minute=minute - timedelta(minutes=number),
+                attempts=20,
+                delivered=19,
+                within_100ms=20,
+            )
+            for alias in aliases
+            for number in range(scaled(1_000, 7 * 1440))
+        ),
+        batch_size=5_000,
+    )
+    with connection.cursor() as cursor:
+        table = Attempt._meta.db_table
+        cursor.execute(
+            f"INSERT INTO {table} (delivery_id, number, started_at, duration_ms, outcome,"  # noqa: S608
+            " status_code, error_class, error, response_headers, response_body, truncated, sender)"
+            " SELECT id, 1, statement_timestamp(), 31, 'delivered', 200, '', '', '{}', '', false,"
+            f" '' FROM {Delivery._meta.db_table} WHERE state = 'delivered'"
+        )
+        cursor.execute(f"VACUUM ANALYZE {table}")
+        cursor.execute(f"VACUUM ANALYZE {EndpointMinute._meta.db_table}")
+
+
+def test_no_page_of_endpoints_reads_through_the_table(admin_client, a_week):
+    """Whatever they list: those of settings, and those that only rows name."""
+    addresses = {
+        "endpoints": "endpoints/",
+        "what was called": "endpoint/?endpoint=crm",
+        "what waits": "endpoint/?endpoint=hubspot",
+        "one that is gone": "endpoint/?endpoint=gone01",
+    }
+    admin_client.get(f"{URL}endpoints/")  # what is compiled once
+    for name, query in addresses.items():
+        _numbers, read, spent = pages_read(admin_client, query)
+        report(f"endpoints beside {ROWS:,} deliveries, {name}", pages=read, **spent)
+        assert read < MOST_PAGES, name
 
 
 def test_no_page_of_the_list_reads_through_the_table(admin_client, outbox):

@@ -17,6 +17,7 @@ from signal_dispatch import ModelDispatch
 from signal_dispatch.calling import call_for
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.exceptions import EndpointUnresolved, SendError
+from signal_dispatch.interventions import INTERVENTIONS
 from signal_dispatch.models import Attempt, Delivery
 from signal_dispatch.opentelemetry import instrument, uninstrument
 from signal_dispatch.sender import send
@@ -27,6 +28,7 @@ from tests.once import ONCE
 from tests.proxy import Proxy
 from tests.receiver import Receiver
 from tests.shop.models import Order
+from tests.test_admin_list import URL
 from tests.test_opentelemetry import Collected
 from tests.waiting import eventually
 
@@ -233,7 +235,7 @@ class SdkFails(ModelDispatch):
 LOST = ["tenant:raises", "tenant:faulty"]
 
 
-def test_no_secret_is_left_anywhere(playground, declare, traces, caplog, capfd):
+def test_no_secret_is_left_anywhere(playground, declare, traces, caplog, capfd, admin_client):
     caplog.set_level(logging.DEBUG)
     connection.force_debug_cursor = True
     try:
@@ -253,6 +255,7 @@ def test_no_secret_is_left_anywhere(playground, declare, traces, caplog, capfd):
     assert Delivery.objects.filter(error_class="build").count() > len(WAYS) * len(playground.ends)
     assert lost.count() == 2 * len(LOST)
     seen = {
+        "admin": "\n".join(admin_pages(admin_client)),
         "dump of the database": dump(),
         "log": log(caplog),
         "printed": commands() + "".join(capfd.readouterr()),
@@ -355,6 +358,47 @@ def commands():
         except SystemExit:
             continue
     return out.getvalue()
+
+
+def admin_pages(client):
+    """Yield every page of the admin, as a person sees it who may do everything."""
+    asked = [URL, f"{URL}?state=failed", f"{URL}?state=pending"]
+    asked += [
+        f"{URL}{name}" for name in ("overview/", "dispatches/", "endpoints/", "endpoints/?p=2")
+    ]
+    # Each way in which a call ended, whoever declared it.
+    ends = {}
+    for made in Delivery.objects.order_by("pk"):
+        ends.setdefault((made.dispatch, made.endpoint, made.state, made.error_class), made.pk)
+    asked += [f"{URL}{pk}/{page}/" for pk in ends.values() for page in ("change", "history")]
+    aliases = sorted(set(Delivery.objects.values_list("endpoint", flat=True)))
+    one = f"{URL}endpoint/?endpoint="
+    asked += [one + quote(alias) for alias in aliases]
+    asked.append("/admin/")
+    for address in asked:
+        answer = client.get(address, follow=True)
+        assert answer.status_code == 200, address
+        yield answer.text
+    yield from deeds(client, aliases, one)
+
+
+def deeds(client, aliases, one):
+    """Yield what is shown before and after what a person may do."""
+    ids = list(Delivery.objects.values_list("pk", flat=True))
+    for name in INTERVENTIONS:
+        answer = client.post(URL, {"_selected_action": ids, "action": name})
+        assert answer.status_code == 200, name
+        yield answer.text
+    for alias in aliases:
+        if alias.endswith("hangs"):
+            continue  # each as long as its deadline
+        asked = {"deed": "test", "confirmed": "yes", "method": "POST", "path": "orders/1"}
+        answer = client.post(one + quote(alias), asked)
+        assert answer.status_code == 200, alias
+        yield answer.text
+    for deed in ("pause", "resume", "replay"):
+        yield client.post(one + aliases[0], {"deed": deed}).text
+        yield client.post(one + aliases[0], {"deed": deed, "confirmed": "yes"}, follow=True).text
 
 
 def tracebacks():
