@@ -29,6 +29,7 @@ class Account:
         monkeypatch.setattr(accounts.counting, "add", self.add)
         monkeypatch.setattr(accounts.counting, "judged", self.judge)
         monkeypatch.setattr(accounts.bars, "open_breaker", self.open)
+        monkeypatch.setattr(accounts.bars, "write", lambda *words: False)
         for name in ("close_breaker", "give_up_probe"):
             monkeypatch.setattr(accounts.bars, name, self.saying(name))
         monkeypatch.setattr(accounts, "bring_forward", self.saying("bring_forward"))
@@ -146,10 +147,12 @@ def test_at_the_end_all_is_told(account):
     assert account(inf) == [("add", 1, 0, "crm")]
 
 
-def test_without_a_breaker_failures_are_counted_only(account):
+def test_without_a_breaker_nothing_opens(account):
+    account.judged = (100, 100)
     account.note(503, place=Place("default", "calm"))
 
-    assert account(inf) == [("add", 1, 1, "calm")]
+    assert account(inf)[0] == ("add", 1, 1, "calm")
+    assert {words[0] for words in account.said} == {"add", "judge"}
 
 
 # What the database refuses.

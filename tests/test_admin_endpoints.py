@@ -505,10 +505,10 @@ def test_resuming_closes_the_breaker_too(person):
     bars.open_breaker("default", "crm", Breaker(), attempts=10, failed=9)
 
     assert ask(client, "resume").status_code == 200
-    assert bars.barred("default")
+    assert bars.standing("default").barred
     confirm(client, "resume")
 
-    assert bars.barred("default") == {}
+    assert bars.standing("default").barred == {}
     assert "crm is called again." in text_of(client.get(LIST))
     assert LogEntry.objects.get().change_message == "Resumed."
     confirm(client, "resume")
@@ -521,8 +521,8 @@ def test_it_is_the_outbox_of_the_address_that_is_paused(admin_client):
     )
 
     assert answer.url == f"{ONE}?using=other&endpoint=crm"
-    assert bars.barred("default") == {}
-    assert list(bars.barred("other")) == ["crm"]
+    assert bars.standing("default").barred == {}
+    assert list(bars.standing("other").barred) == ["crm"]
     assert "paused" in row_of(admin_client.get(f"{LIST}?using=other"), "crm")
     page = admin_client.get(f"{ONE}?using=other&endpoint=crm").text
     assert f'href="{LIST}?using=other"' in page

@@ -140,10 +140,10 @@ def test_environments_open_close_and_count_each_for_itself(settings):
     assert not bars.resume("default", "crm")
     open_breaker()
     bars.close_breaker("default", "crm")
-    assert bars.barred("default") == {}
+    assert bars.standing("default").barred == {}
     settings.SIGNAL_DISPATCH_ENVIRONMENT = ""
 
-    assert bars.barred("default")["crm"] < 0
+    assert bars.standing("default").barred["crm"] < 0
     assert counting.judged("default", "crm", 300) == (9, 9)
 
 
@@ -206,7 +206,7 @@ def test_a_probe_is_one_of_its_own_endpoint_and_the_next_comes_after_the_pause()
 
     assert probe.endpoint == "crm"
     assert [row.pk for row in Delivery.objects.exclude(held_by="")] == [probe.pk]
-    assert 25 < bars.barred("default")["crm"] < 31, "longer than its deadline of 15 s"
+    assert 25 < bars.standing("default").barred["crm"] < 31, "longer than its deadline of 15 s"
 
 
 @pytest.mark.django_db
@@ -225,7 +225,7 @@ def test_a_probe_that_learned_nothing_opens_no_breaker_that_was_closed_meanwhile
     bars.close_breaker("default", "crm")
     bars.give_up_probe("default", "crm")
 
-    assert bars.barred("default") == {}
+    assert bars.standing("default").barred == {}
 
 
 @pytest.mark.django_db

@@ -6,6 +6,7 @@ import pytest
 from django.db import OperationalError
 
 from signal_dispatch import gates
+from signal_dispatch.bars import Standing
 from signal_dispatch.gates import REFRESH_SECONDS, Gatekeeper
 from signal_dispatch.hand import Hand
 from signal_dispatch.jobs import Job
@@ -32,18 +33,19 @@ class Gate:
         self.now, self.answers = 1000.0, {}
         self.asked, self.returned = [], []
         monkeypatch.setattr(gates, "monotonic", lambda: self.now)
-        monkeypatch.setattr(gates.bars, "barred", self.barred)
+        monkeypatch.setattr(gates.bars, "standing", self.standing)
         monkeypatch.setattr(gates, "return_jobs", lambda hand, jobs: self.returned.extend(jobs))
         self.hand = Hand(100, 10**6, **options)
         self.hand.ready = Notices()
         self.keeper = Gatekeeper(self.hand)
 
-    def barred(self, using):
+    def standing(self, using):
         self.asked.append(using)
         answer = self.answers.get(using, {})
         if isinstance(answer, Exception):
             raise answer
-        return answer() if callable(answer) else answer
+        barred = answer() if callable(answer) else answer
+        return Standing(barred, frozenset())
 
     def put(self, endpoint="crm", using="default", *, probe=False):
         job = Job(Delivery(endpoint=endpoint), using, 0.0, probe)
