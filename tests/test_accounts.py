@@ -141,6 +141,14 @@ def test_successes_are_counted_in_heaps_and_not_judged(account):
     assert account() == [("add", 2, 0, "crm")]
 
 
+def test_successes_that_were_told_are_remembered(account):
+    account.note(*[200] * 20)
+    account(inf)
+    account.note(503)
+
+    assert account.may_begin(), "one of 21 is not near"
+
+
 def test_at_the_end_all_is_told(account):
     account.note(200)
 
@@ -178,9 +186,10 @@ def test_what_could_not_be_judged_is_judged_later_and_not_counted_twice(account)
 
 
 def test_a_probe_that_could_not_be_concluded_is_concluded_later(account):
+    account.note(503)
     account.note(200, probe=True)
     account.away = ["close_breaker"]
-    assert account.is_refused() == [("add", 1, 0, "crm")]
+    assert account.is_refused() == [("add", 2, 1, "crm"), ("judge", 120, "crm")]
 
     assert account()[0] == ("close_breaker", "default", "crm")
 
