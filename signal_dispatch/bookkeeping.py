@@ -164,9 +164,11 @@ class Bookkeeper:
                 mine = [(pk, epoch) for alias, pk, epoch in unsent if alias == using]
                 claims.hand_back(using, claims.holder(), mine)
             with hand.lock:
-                looks, hand.to_look = hand.to_look, set()
-            for using, lane in looks:
-                lanes.release(using, [lane], None)
+                looks = hand.to_look | hand.blocked
+                hand.to_look, hand.blocked = set(), set()
+            for using in {using for using, _lane in looks}:
+                freed = {lane for alias, lane in looks if alias == using}
+                lanes.release_at_last(using, freed, None)
         except Error as error:
             logger.warning(
                 "The outbox can't be reached (%s: %s); leases will run out.",

@@ -65,5 +65,5 @@ def _go_on(cancelled: Collection[Delivery], using: str, reason: str) -> None:
         delivery.available_at = None
         signals.delivery_finished.send_robust(sender=Delivery, delivery=delivery, using=using)
     freed = {delivery.lane for delivery in cancelled if delivery.lane}
-    released = lanes.release(using, freed, None)
+    released = lanes.release_at_last(using, freed, None)
     dispatcher.announce([Recorded(d, using) for d in released.taken], using, alone=False)

@@ -56,6 +56,8 @@ class Hand:
         self.to_look: set[tuple[str, str]] = set()
         #: How many of those the bookkeeper is looking into just now.
         self.looking = 0
+        #: Lanes to be looked at once more in a while: somebody had their first row locked.
+        self.blocked: set[tuple[str, str]] = set()
         #: Jobs whose lease is too old to begin an attempt.
         self.stale: list[Job] = []
         self.settled: list[Settled] = []
@@ -92,6 +94,7 @@ class Hand:
             or self.to_read
             or self.to_look
             or self.looking
+            or self.blocked
             or self.stale
         )
 

@@ -26,13 +26,12 @@ class Intake:
         self._sweeper = sweeper
         self._submit = submit
         self._batch = batch
-        #: Lanes to be looked at again, because somebody had their first row locked, and when.
-        self._blocked: set[tuple[str, str]] = set()
+        #: When blocked lanes are looked at again.
         self._next_look = monotonic()
 
     def next_look(self) -> float | None:
         """Return when blocked lanes are looked at again, by ``monotonic()``; None if none is."""
-        return self._next_look if self._blocked else None
+        return self._next_look if self._hand.blocked else None
 
     def read_back(self) -> None:
         """Take what was committed, as it was committed."""
@@ -58,9 +57,9 @@ class Intake:
         """Take the next of lanes that may have become free."""
         hand = self._hand
         with hand.lock:
-            if self._blocked and monotonic() >= self._next_look:
-                hand.to_look |= self._blocked
-                self._blocked = set()
+            if hand.blocked and monotonic() >= self._next_look:
+                hand.to_look |= hand.blocked
+                hand.blocked = set()
             # Taken off before the look: who asks from now on means what it may be too early for.
             left, hand.to_look = hand.to_look, set()
             hand.looking = len(left)
@@ -83,9 +82,9 @@ class Intake:
             if released.scheduled:
                 self._sweeper.ask()
             if released.blocked:  # should that transaction be rolled back, nobody else looks
-                if not self._blocked:
+                if not self._hand.blocked:
                     self._next_look = monotonic() + RETURN_SECONDS
-                self._blocked |= {(using, lane) for lane in released.blocked}
+                self._hand.blocked |= {(using, lane) for lane in released.blocked}
 
     def take(self, delivery: Delivery, using: str, since: float, *, probe: bool = False) -> None:
         """Give a delivery to the senders whose lease began then at latest."""

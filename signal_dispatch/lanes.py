@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from time import monotonic, sleep
 from typing import Any
 
 from django.db import connections
@@ -12,6 +13,10 @@ from signal_dispatch.databases import SecondsFromNow, now_sql, own_transaction
 from signal_dispatch.keys import key_as_text
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
 from signal_dispatch.outbox import Lease, quoted_table
+
+#: Seconds that whoever can't come back waits for a row that somebody has locked, and between two
+#: tries.
+PATIENCE_SECONDS, PAUSE_SECONDS = 1.0, 0.05
 
 
 def lane_of(environment: str, endpoint: str, dispatch: str, model: str, pk: Any) -> str:
@@ -57,6 +62,23 @@ def release(using: str, lanes: Collection[str], lease: Lease | None) -> Released
         taken = _promote(using, ready, due, lease)
     blocked = first.keys() - {d.lane for d in found}
     return Released(taken, scheduled, frozenset(blocked))
+
+
+def release_at_last(using: str, lanes: Collection[str], lease: Lease | None) -> Released:
+    """Release as ``release()`` does, for whoever settled and will not come back to look again.
+
+    The look of somebody who recorded a row has that row locked for a moment, and may have seen
+    the lane's head as it was before the mark. Passed over now, the row would wait for the repair.
+    """
+    until = monotonic() + PATIENCE_SECONDS
+    released = release(using, lanes, lease)
+    taken, scheduled = [*released.taken], released.scheduled
+    while released.blocked and monotonic() < until:
+        sleep(PAUSE_SECONDS)
+        released = release(using, released.blocked, lease)
+        taken += released.taken
+        scheduled |= released.scheduled
+    return Released(taken, scheduled, released.blocked)
 
 
 def idle_lanes(rows: DeliveryQuerySet, limit: int) -> list[str]:

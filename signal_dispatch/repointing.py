@@ -105,6 +105,6 @@ def _lane_of(delivery: Delivery) -> str:
 
 def _go_on(freed: Collection[str], loose: Sequence[Delivery], using: str) -> None:
     """Release the first of each lane, once their places in them are committed."""
-    released = lanes.release(using, freed, None)
+    released = lanes.release_at_last(using, freed, None)
     recorded = [Recorded(delivery, using) for delivery in [*released.taken, *loose]]
     dispatcher.announce(recorded, using, alone=False)

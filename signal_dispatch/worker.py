@@ -201,5 +201,6 @@ class Worker:
         hand = self._hand
         return (
             f"{hand.queue.in_flight} in flight, {len(hand.queue)} ready, "
-            f"{hand.unrecorded} unrecorded, {len(hand.to_read) + len(hand.to_look)} to read"
+            f"{hand.unrecorded} unrecorded, {len(hand.to_read)} to read, "
+            f"{len(hand.to_look | hand.blocked)} lanes to look at"
         )

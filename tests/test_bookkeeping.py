@@ -416,18 +416,19 @@ def test_a_hint_that_comes_during_the_look_is_not_answered_twice(desk, monkeypat
 @pytest.mark.django_db
 def test_at_the_end_answers_are_recorded_and_the_rest_is_due_at_once(desk):
     done, ready, late, to_read, watched = (held(lane=n) for n in ("a", "", "", "", ""))
-    next_one, looked = behind("a"), behind("b")
+    next_one, looked, locked = behind("a"), behind("b"), behind("c")
     desk.settle(done)
     desk.hand.queue.put(desk.job(ready))
     desk.hand.stale.append(desk.job(late))
     desk.hand.to_read["default", to_read.pk] = desk.now
     desk.hand.watched["default", watched.pk] = desk.now
     desk.hand.to_look.add(("default", "b"))
+    desk.hand.blocked.add(("default", "c"))
     desk.hand.closing = desk.refusing = True
     desk.keeper.run()
 
     assert row(done).state == "delivered"
-    for made in (ready, late, to_read, watched, next_one, looked):
+    for made in (ready, late, to_read, watched, next_one, looked, locked):
         assert (row(made).state, row(made).held_by) == ("pending", "")
         assert seconds_left(made) < 5
     assert desk.hand.is_empty

@@ -210,6 +210,7 @@ def test_a_lane_that_somebody_has_locked_is_looked_at_again_in_a_while(taking, m
     assert taking.intake.next_look() is None
     taking.look_again(LANE)
     assert taking.intake.next_look() == 1000.0 + RETURN_SECONDS
+    assert not taking.hand.is_empty, "whoever ends now leaves the lane to the repair"
     taking.now += RETURN_SECONDS / 2
     taking.look_again(("default", "b"))
     assert looked == [("default", "a"), ("default", "b")], "not yet"

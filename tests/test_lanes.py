@@ -176,6 +176,42 @@ def test_a_row_that_somebody_has_locked_is_left_and_told():
     assert released.blocked == {"a"}
 
 
+@pytest.mark.skipif(DATABASE.startswith("sqlite"), reason="It has no locks of rows.")
+@pytest.mark.django_db(transaction=True)
+def test_who_will_not_come_back_waits_a_little_for_a_row_that_is_locked(monkeypatch):
+    locked, free = waiting("a"), waiting("b")
+    passed_over, others = threading.Event(), []
+    go = threading.Event()
+
+    def release():
+        others.append(lanes.release_at_last("default", ["a", "b"], MINE))
+        connection.close()
+
+    def sleep(seconds):
+        passed_over.set()
+        assert go.wait(10)
+
+    monkeypatch.setattr(lanes, "sleep", sleep)
+    thread = threading.Thread(target=release)
+    with transaction.atomic():
+        Delivery.objects.filter(lane="a").update(reason="being looked at")
+        thread.start()
+        assert passed_over.wait(10)
+    go.set()
+    thread.join(10)
+
+    (released,) = others
+    assert released.taken == [free, locked]
+    assert released.blocked == frozenset()
+
+
+def test_who_will_not_come_back_does_not_wait_for_ever(monkeypatch):
+    monkeypatch.setattr(lanes, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(lanes, "release", lambda *_: lanes.Released(blocked=frozenset("a")))
+
+    assert lanes.release_at_last("default", ["a"], MINE).blocked == {"a"}
+
+
 def test_lanes_that_wait_behind_nothing_are_found():
     waiting("lost")
     waiting("lost")
