@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from contextlib import contextmanager
+from datetime import timedelta
 
 import pytest
 from django.db import OperationalError
@@ -65,7 +65,7 @@ def end():
 
 
 def let_minutes_pass(minutes=3):
-    EndpointMinute.objects.update(minute=DatabaseNow(-60.0 * minutes))
+    EndpointMinute.objects.update(minute=F("minute") - timedelta(minutes=minutes))
 
 
 # An endpoint.
@@ -265,12 +265,17 @@ def save(number):
         Order.objects.create(number=f"A-{next(NUMBERS)}")
 
 
-@contextmanager
-def calm_at_once(monkeypatch):
-    """Let an incident be over as soon as a call succeeds."""
+def looks_at_once(monkeypatch):
+    """Let it be looked whether an incident is over as soon as a call succeeds; list the answers."""
+    look, looks = incidents.end_if_well, []
+
+    def noted(*place, **options):
+        looks.append(look(*place, **options))
+        return looks[-1]
+
     monkeypatch.setattr("signal_dispatch.health.CALM_SECONDS", 0.0)
-    monkeypatch.setattr(incidents, "END_SHARE", 1.0)
-    yield
+    monkeypatch.setattr(incidents, "end_if_well", noted)
+    return looks
 
 
 def test_threads_tell_of_the_beginning_and_the_end(site, receiver, heard, monkeypatch):
@@ -280,15 +285,35 @@ def test_threads_tell_of_the_beginning_and_the_end(site, receiver, heard, monkey
     save(10)
     eventually(lambda: kinds(heard) == [BEGINS])
     eventually(lambda: Delivery.objects.filter(attempts=1, held_by="").count() == 10)
-    with calm_at_once(monkeypatch):
-        receiver.reply(200)
-        save(1)
-        eventually(lambda: kinds(heard) == [BEGINS, RECOVERED])
-        save(1)
-        backends["default"].drain(10)
+    receiver.reply(200)
+    looks = looks_at_once(monkeypatch)
+    save(1)
+    eventually(lambda: looks)
+    backends["default"].drain(10)
+    assert not any(looks), "too many failed just now"
+    let_minutes_pass()
+    save(1)
+    eventually(lambda: kinds(heard) == [BEGINS, RECOVERED])
+    save(1)
+    backends["default"].drain(10)
 
+    assert looks[-1]
     assert kinds(heard) == [BEGINS, RECOVERED]
     assert not EndpointState.objects.filter(failing_since__isnull=False).exists()
+    receiver.reply(503)
+    save(40)
+    eventually(lambda: kinds(heard) == [BEGINS, RECOVERED, BEGINS])
+
+
+def test_an_incident_that_another_process_told_is_ended_by_this_one(site, heard, monkeypatch):
+    site()
+    looks_at_once(monkeypatch)
+    EndpointState.objects.create(endpoint="crm", failing_since=DatabaseNow(-300))
+    # The very first success may come before the outbox was asked how endpoints stand.
+    eventually(lambda: save(1) or kinds(heard) == [RECOVERED])
+    backends["default"].drain(10)
+
+    assert kinds(heard) == [RECOVERED]
 
 
 def test_threads_tell_of_a_breaker_and_a_failed_delivery(site, receiver, heard):
@@ -315,7 +340,7 @@ def test_the_thread_that_commits_tells_too(site, receiver, heard):
     receiver.reply(200)
     save(1)
     assert kinds(heard) == [BEGINS], "not calm yet"
-    EndpointMinute.objects.update(minute=DatabaseNow(-300))
+    let_minutes_pass()
     save(2)
 
     assert kinds(heard) == [BEGINS, RECOVERED]
