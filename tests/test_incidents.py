@@ -3,15 +3,18 @@
 import itertools
 from collections import Counter
 from datetime import timedelta
+from math import inf
 
 import pytest
 from django.db import OperationalError
 from django.db.models import F
 
-from signal_dispatch import bars, bounds, counting, incidents
+from signal_dispatch import bars, bounds, counting, gates, incidents
 from signal_dispatch.alarms import AlarmKind
 from signal_dispatch.backends import backends
 from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.gates import Gatekeeper
+from signal_dispatch.hand import Hand
 from signal_dispatch.health import CALM_SECONDS
 from signal_dispatch.models import Delivery, EndpointMinute, EndpointState
 from signal_dispatch.signals import alarm_raised
@@ -241,6 +244,18 @@ def test_a_test_hears_of_its_failed_delivery(declare, deliveries, mock_endpoint,
 # Over the whole way.
 
 
+def test_while_calls_are_made_the_outbox_is_asked_once_a_minute(monkeypatch):
+    now, asked = [1000.0], []
+    monkeypatch.setattr(gates, "monotonic", lambda: now[0])
+    gatekeeper = Gatekeeper(Hand(10, 1000, watching=True))
+    monkeypatch.setattr(gatekeeper, "ask", asked.append)
+    for seconds in (0, 59, 1):
+        now[0] += seconds
+        gatekeeper.look_again("default")
+
+    assert asked == ["default"]
+
+
 @pytest.fixture
 def site(settings, receiver, declare, as_in_production, transactional_db):
     """Send in threads, or in the thread that commits."""
@@ -308,8 +323,12 @@ def test_threads_tell_of_the_beginning_and_the_end(site, receiver, heard, monkey
 def test_an_incident_that_another_process_told_is_ended_by_this_one(site, heard, monkeypatch):
     site()
     looks_at_once(monkeypatch)
+    monkeypatch.setattr("signal_dispatch.gates.LOOK_SECONDS", 0.0)
+    # No call waits so long that the outbox is asked whether it may be made.
+    monkeypatch.setattr(Gatekeeper, "next_at", lambda gatekeeper: inf)
+    monkeypatch.setattr(Gatekeeper, "refresh", lambda gatekeeper: None)
     EndpointState.objects.create(endpoint="crm", failing_since=DatabaseNow(-300))
-    # The very first success may come before the outbox was asked how endpoints stand.
+    # The first success comes before the outbox was asked how endpoints stand.
     eventually(lambda: save(1) or kinds(heard) == [RECOVERED])
     backends["default"].drain(10)
 
