@@ -68,6 +68,7 @@ class Accountant:
                 self._hand.health.counted(place, news.counts)
             news.to_judge |= news.counts["breaker_failed"] > 0
             news.counts = Counter()
+            self._gatekeeper.look_again(place.using)
         if news.to_judge:
             self._judge(place)
             news.to_judge = False

@@ -9,6 +9,8 @@ from signal_dispatch.returning import return_jobs
 
 #: Seconds after which an outbox is asked again while jobs are ready.
 REFRESH_SECONDS = 1.0
+#: Seconds after which an outbox is asked again while calls are made.
+LOOK_SECONDS = 60.0
 
 
 class Gatekeeper:
@@ -32,6 +34,14 @@ class Gatekeeper:
         for using in outboxes:
             if self._asked.get(using, -inf) + REFRESH_SECONDS <= monotonic():
                 self.ask(using)
+
+    def look_again(self, using: str) -> None:
+        """Ask where calls are made and nothing else made anybody ask for long.
+
+        Else a process whose calls never wait would not hear of an incident that others noticed.
+        """
+        if self._asked.setdefault(using, monotonic()) + LOOK_SECONDS <= monotonic():
+            self.ask(using)
 
     def ask(self, using: str) -> None:
         """Ask one outbox; what is ready for a barred endpoint goes back to the table."""

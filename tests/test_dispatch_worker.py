@@ -94,7 +94,8 @@ def test_only_the_named_database_is_served(declare, receiver):
 @pytest.mark.usefixtures("as_in_production")
 def test_once_says_at_its_end_what_it_did_and_what_it_left(declare, receiver, settings, capsys):
     entry = settings.SIGNAL_DISPATCH_ENDPOINTS["crm"]
-    entry |= {"RETRY": {"delays": [0, 3600]}}
+    # One after the other, so that the 503 comes last: a success after it would bring it forward.
+    entry |= {"RETRY": {"delays": [0, 3600]}, "MAX_CONCURRENCY": 1}
     settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": entry, "erp": entry}
     receiver.script = lambda request: (int(request.path.strip("/")), {}, b"{}")
     declare(Order)

@@ -2,16 +2,19 @@
 
 import itertools
 from collections import Counter
-from contextlib import contextmanager
+from datetime import timedelta
+from math import inf
 
 import pytest
 from django.db import OperationalError
 from django.db.models import F
 
-from signal_dispatch import bars, bounds, counting, incidents
+from signal_dispatch import bars, bounds, counting, gates, incidents
 from signal_dispatch.alarms import AlarmKind
 from signal_dispatch.backends import backends
 from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.gates import Gatekeeper
+from signal_dispatch.hand import Hand
 from signal_dispatch.health import CALM_SECONDS
 from signal_dispatch.models import Delivery, EndpointMinute, EndpointState
 from signal_dispatch.signals import alarm_raised
@@ -65,7 +68,7 @@ def end():
 
 
 def let_minutes_pass(minutes=3):
-    EndpointMinute.objects.update(minute=DatabaseNow(-60.0 * minutes))
+    EndpointMinute.objects.update(minute=F("minute") - timedelta(minutes=minutes))
 
 
 # An endpoint.
@@ -241,6 +244,18 @@ def test_a_test_hears_of_its_failed_delivery(declare, deliveries, mock_endpoint,
 # Over the whole way.
 
 
+def test_while_calls_are_made_the_outbox_is_asked_once_a_minute(monkeypatch):
+    now, asked = [1000.0], []
+    monkeypatch.setattr(gates, "monotonic", lambda: now[0])
+    gatekeeper = Gatekeeper(Hand(10, 1000, watching=True))
+    monkeypatch.setattr(gatekeeper, "ask", asked.append)
+    for seconds in (0, 59, 1):
+        now[0] += seconds
+        gatekeeper.look_again("default")
+
+    assert asked == ["default"]
+
+
 @pytest.fixture
 def site(settings, receiver, declare, as_in_production, transactional_db):
     """Send in threads, or in the thread that commits."""
@@ -265,12 +280,17 @@ def save(number):
         Order.objects.create(number=f"A-{next(NUMBERS)}")
 
 
-@contextmanager
-def calm_at_once(monkeypatch):
-    """Let an incident be over as soon as a call succeeds."""
+def looks_at_once(monkeypatch):
+    """Let it be looked whether an incident is over as soon as a call succeeds; list the answers."""
+    look, looks = incidents.end_if_well, []
+
+    def noted(*place, **options):
+        looks.append(look(*place, **options))
+        return looks[-1]
+
     monkeypatch.setattr("signal_dispatch.health.CALM_SECONDS", 0.0)
-    monkeypatch.setattr(incidents, "END_SHARE", 1.0)
-    yield
+    monkeypatch.setattr(incidents, "end_if_well", noted)
+    return looks
 
 
 def test_threads_tell_of_the_beginning_and_the_end(site, receiver, heard, monkeypatch):
@@ -280,15 +300,39 @@ def test_threads_tell_of_the_beginning_and_the_end(site, receiver, heard, monkey
     save(10)
     eventually(lambda: kinds(heard) == [BEGINS])
     eventually(lambda: Delivery.objects.filter(attempts=1, held_by="").count() == 10)
-    with calm_at_once(monkeypatch):
-        receiver.reply(200)
-        save(1)
-        eventually(lambda: kinds(heard) == [BEGINS, RECOVERED])
-        save(1)
-        backends["default"].drain(10)
+    receiver.reply(200)
+    looks = looks_at_once(monkeypatch)
+    save(1)
+    eventually(lambda: looks)
+    backends["default"].drain(10)
+    assert not any(looks), "too many failed just now"
+    let_minutes_pass()
+    save(1)
+    eventually(lambda: kinds(heard) == [BEGINS, RECOVERED])
+    save(1)
+    backends["default"].drain(10)
 
+    assert looks[-1]
     assert kinds(heard) == [BEGINS, RECOVERED]
     assert not EndpointState.objects.filter(failing_since__isnull=False).exists()
+    receiver.reply(503)
+    save(40)
+    eventually(lambda: kinds(heard) == [BEGINS, RECOVERED, BEGINS])
+
+
+def test_an_incident_that_another_process_told_is_ended_by_this_one(site, heard, monkeypatch):
+    site()
+    looks_at_once(monkeypatch)
+    monkeypatch.setattr("signal_dispatch.gates.LOOK_SECONDS", 0.0)
+    # No call waits so long that the outbox is asked whether it may be made.
+    monkeypatch.setattr(Gatekeeper, "next_at", lambda gatekeeper: inf)
+    monkeypatch.setattr(Gatekeeper, "refresh", lambda gatekeeper: None)
+    EndpointState.objects.create(endpoint="crm", failing_since=DatabaseNow(-300))
+    # The first success comes before the outbox was asked how endpoints stand.
+    eventually(lambda: save(1) or kinds(heard) == [RECOVERED])
+    backends["default"].drain(10)
+
+    assert kinds(heard) == [RECOVERED]
 
 
 def test_threads_tell_of_a_breaker_and_a_failed_delivery(site, receiver, heard):
@@ -315,7 +359,7 @@ def test_the_thread_that_commits_tells_too(site, receiver, heard):
     receiver.reply(200)
     save(1)
     assert kinds(heard) == [BEGINS], "not calm yet"
-    EndpointMinute.objects.update(minute=DatabaseNow(-300))
+    let_minutes_pass()
     save(2)
 
     assert kinds(heard) == [BEGINS, RECOVERED]
