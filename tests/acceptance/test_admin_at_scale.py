@@ -111,6 +111,8 @@ def a_week(outbox):
 def test_no_page_of_endpoints_reads_through_the_table(admin_client, a_week):
     """Whatever they list: those of settings, and those that only rows name."""
     addresses = {
+        "overview": "overview/",
+        "dispatches": "dispatches/",
         "endpoints": "endpoints/",
         "what was called": "endpoint/?endpoint=crm",
         "what waits": "endpoint/?endpoint=hubspot",
