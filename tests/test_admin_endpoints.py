@@ -466,6 +466,14 @@ def test_whoever_has_the_permission_is_offered_it(person):
             pausing.resume("crm", by="bob")
 
 
+@ONCE
+@pytest.mark.parametrize("name", ["endpoints", "dispatches"])
+def test_a_page_where_nothing_can_be_done_is_shown_again(admin_client, name):
+    answer = admin_client.post(f"{URL}{name}/?using=default", {"deed": "pause"})
+
+    assert (answer.status_code, answer.url) == (302, f"{URL}{name}/?using=default")
+
+
 @pytest.mark.parametrize("deed", ["", "paint"])
 def test_what_is_no_deed_does_nothing(admin_client, deed):
     assert confirm(admin_client, deed).status_code == 302
