@@ -98,9 +98,9 @@ def test_the_list_shows_how_each_endpoint_fares(admin_client):
 
     answer = admin_client.get(LIST)
 
-    told = "crm crm.example.com ✔ open 2 10 min 2 3 2 75.0 % 90.0 % 45.0 % ≤ 1 s ≤ 1 s"
-    assert row_of(answer, "crm") == told
-    nothing = "hubspot api.hubapi.example ✔ open 0 - 0 0 0 - - - - -"
+    queue = "crm crm.example.com ✔ open 2 since 10 min 2 3 blocked lanes: 2"
+    assert row_of(answer, "crm") == f"{queue} 75.0 % 90.0 % 45.0 % ≤ 1 s ≤ 1 s"
+    nothing = "hubspot api.hubapi.example ✔ open 0 0 0 - - - - -"
     assert row_of(answer, "hubspot") == nothing
 
 
@@ -464,6 +464,14 @@ def test_whoever_has_the_permission_is_offered_it(person):
         assert offered == {deed}
         if deed == "resume":
             pausing.resume("crm", by="bob")
+
+
+@ONCE
+@pytest.mark.parametrize("name", ["endpoints", "dispatches"])
+def test_a_page_where_nothing_can_be_done_is_shown_again(admin_client, name):
+    answer = admin_client.post(f"{URL}{name}/?using=default", {"deed": "pause"})
+
+    assert (answer.status_code, answer.url) == (302, f"{URL}{name}/?using=default")
 
 
 @pytest.mark.parametrize("deed", ["", "paint"])

@@ -71,7 +71,7 @@ def test_the_overview_shows_how_the_outbox_stands(page, declare):
     assert "1 FAILED within an hour" in text
     for figure in (
         *("Due now 2", "Longest due 6 min", "In hand 1", "Scheduled 1", "Waiting behind others 1"),
-        *("Attempts within the hour 5", "Delivered by them 4"),
+        *("Attempts, 1 h 5", "Delivered, 1 h 4"),
         *("Failed within the hour 1", "Workers alive 1", "crm 2 6 min 1 1 1"),
     ):
         assert figure in text, figure

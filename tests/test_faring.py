@@ -5,7 +5,6 @@ import pytest
 from signal_dispatch import faring
 from signal_dispatch.faring import Calls
 from signal_dispatch.recent_calls import percentile
-from tests.deliveries import delivery
 from tests.once import ONCE
 
 
@@ -35,26 +34,3 @@ def test_steps_say_within_which_time_calls_were_over(buckets, half, most):
 @pytest.mark.django_db
 def test_nothing_is_asked_about_nothing():
     assert faring.queues_of("default", [], 10) == {}
-
-
-@pytest.mark.django_db
-def test_of_endpoints_that_only_rows_name_some_are_found(monkeypatch):
-    monkeypatch.setattr(faring, "MOST_FOUND", 3)
-    for number in range(5):
-        delivery(endpoint=f"e{number}")
-
-    assert faring.names("default") == ["crm", "e0", "e1", "e2", "hubspot"]
-    assert faring.is_known("default", "e4")
-
-
-@ONCE
-@pytest.mark.django_db
-def test_a_faulty_entry_is_known_by_its_name(settings):
-    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URL": "nonsense"}, "t": {"RESOLVER": "a.b"}}
-
-    assert faring.is_known("default", "crm")
-    assert faring.bars_of("default", ["crm"])["crm"].kind == "gone"
-    assert not faring.is_known("default", "t")
-    assert not faring.is_known("default", "t:")
-    assert not faring.is_known("default", "crm:1")
-    assert faring.families() == ["t"]

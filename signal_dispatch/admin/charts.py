@@ -55,7 +55,7 @@ def _bar(hour: Hour, place: int, base: float, scale: float) -> Bar:
     label = formats.time_format(hour.begins, "H:i")
     told = {"hour": label, "delivered": hour.delivered, "failed": hour.failed}
     # What is not nothing is seen, beside thousands as well.
-    up, down = (max(2.0, n * scale) if n else 0.0 for n in (hour.delivered, hour.failed))
+    up, down = (max(4.0, n * scale) if n else 0.0 for n in (hour.delivered, hour.failed))
     return Bar(
         str(WIDTH * place),
         label,

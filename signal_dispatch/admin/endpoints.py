@@ -12,7 +12,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from signal_dispatch import faring, showing
+from signal_dispatch import endpoint_names, faring, showing
 from signal_dispatch.admin import deeds, outboxes
 from signal_dispatch.admin.charts import chart_of
 from signal_dispatch.admin.deed_forms import SPANS
@@ -134,12 +134,12 @@ class Endpoints(Page):
 
     def context(self, request: HttpRequest, using: str) -> dict[str, Any]:
         """Return the endpoints of one page of the list."""
-        found = Paginator(faring.names(using), LISTED).get_page(request.GET.get("p"))
+        found = Paginator(endpoint_names.names(using), LISTED).get_page(request.GET.get("p"))
         return {
             "listed": found,
             "rows": shown(using, list(found), COUNTED_IN_LIST),
-            "families": faring.families(),
-            "most_found": faring.MOST_FOUND,
+            "families": endpoint_names.families(),
+            "most_found": endpoint_names.MOST_FOUND,
             "turn": outboxes.query_for(using, p="") or "?p=",
         }
 
@@ -153,7 +153,7 @@ class OneEndpoint(Page):
     def show(self, request: HttpRequest, using: str, **more: Any) -> HttpResponse:
         """Show the page; raises ``Http404`` for an endpoint that nobody knows."""
         alias = _alias_of(request)
-        if not faring.is_known(using, alias):
+        if not endpoint_names.is_known(using, alias):
             raise Http404(f"Neither settings nor deliveries name an endpoint {alias!r}.")
         about = {
             "title": alias,
@@ -184,7 +184,7 @@ class OneEndpoint(Page):
     def post(self, request: HttpRequest, using: str) -> HttpResponse:
         """Ask whether it is meant; if that was confirmed, do it."""
         alias = _alias_of(request)
-        if not faring.is_known(using, alias):
+        if not endpoint_names.is_known(using, alias):
             raise Http404(f"Neither settings nor deliveries name an endpoint {alias!r}.")
         return deeds.Asked(self, request, using, alias).answer()
 

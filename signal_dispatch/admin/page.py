@@ -1,5 +1,6 @@
 """What the pages beside the list have in common."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
@@ -11,7 +12,7 @@ from django.urls import URLPattern, path
 from signal_dispatch.admin import outboxes
 
 
-class Page:
+class Page(ABC):
     """One of the pages: for those who may view deliveries, of the outbox that the address names."""
 
     name = ""
@@ -59,9 +60,9 @@ class Page:
         request.current_app = self.admin.admin_site.name
         return TemplateResponse(request, f"admin/signal_dispatch/{template}.html", context)
 
+    @abstractmethod
     def context(self, request: HttpRequest, using: str) -> dict[str, Any]:
         """Return what the template shows."""
-        return {}
 
     def post(self, request: HttpRequest, using: str) -> HttpResponse:
         """Do what was posted; by default there is nothing to do."""
