@@ -1,4 +1,4 @@
-"""The admin as a person has it before them: the demo's, in a real browser.
+"""The admin and the page of the demo as a person has them before them, in a real browser.
 
 ``SCREENSHOTS=docs/img`` writes the pictures that the documents show.
 """
@@ -234,6 +234,28 @@ def test_an_endpoint_is_paused_tried_and_resumed(page, demo, pictured):
     pictured(page, "admin-endpoint")
     page.click(".sd-nav >> text=Endpoints")
     pictured(page, "admin-endpoints")
+
+
+def test_the_demo_page_shows_what_happens_without_being_loaded_again(page, demo, pictured):
+    complaints = []
+    page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+    page.goto("/")
+    page.click("#switch-500")
+    page.wait_for_selector("#switch-500[aria-pressed=true]")
+    page.evaluate("window.loadedOnce = true")
+    number = demo.paid_order()  # in another window
+    row = f"[data-part=orders] tr:has-text('{number}')"
+    page.wait_for_selector(f"{row} >> text=500")
+    pictured(page, "demo-page")
+    demo.behave("healthy")  # as somebody else, too
+    page.wait_for_selector("#switch-healthy[aria-pressed=true]")
+    page.wait_for_selector(f"{row} >> text=delivered")
+    page.wait_for_selector(f"[data-part=crm] tr:has-text('{number}')")
+
+    assert page.evaluate("window.loadedOnce")
+    assert complaints == []
+    page.set_viewport_size({"width": 400, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
 
 
 def test_the_keyboard_is_enough(page, demo):
