@@ -6,10 +6,12 @@ from typing import Any
 
 from django.conf import settings as django_settings
 from django.db import Error
+from django.utils.translation import gettext as _
 
 from signal_dispatch.databases import outbox_aliases
+from signal_dispatch.limits import Limits
 from signal_dispatch.models import Delivery
-from signal_dispatch.status import Limits, Status, has_outbox, status_of
+from signal_dispatch.status import Status, has_outbox, status_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +31,9 @@ class Report:
         """Return a sentence for each thing that is not well, by database."""
         found = {status.database: self.limits.problems(status) for status in self.found}
         unreachable = {
-            alias: [f"It can't be reached: {said}"] for alias, said in self.unreachable.items()
+            alias: [_("It can't be reached: %s") % said] for alias, said in self.unreachable.items()
         }
-        without = ["It has no outbox: run 'migrate' on it."]
+        without = [_("It has no outbox: run 'migrate' on it.")]
         return found | unreachable | dict.fromkeys(self.without_outbox, without)
 
     @property
@@ -54,7 +56,7 @@ class Report:
         Nothing of persons, hosts, processes, objects, tenants, or what errors say.
         """
         problems = {s.database: self.limits.problems(s, named=_entry_of) for s in self.found}
-        problems |= {alias: ["It can't be reached."] for alias in self.unreachable}
+        problems |= {alias: [_("It can't be reached.")] for alias in self.unreachable}
         problems |= {alias: self.problems[alias] for alias in self.without_outbox}
         databases = _verdicts(problems)
         for status in self.found:

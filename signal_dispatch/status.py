@@ -1,6 +1,6 @@
 """Say how an outbox stands: what is due, held, stranded, failed, and which workers live."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,32 +104,6 @@ class Status:
         barred = {each.endpoint for each in self.barred}
         ages = (b.oldest_due_seconds for b in self.backlogs if b.endpoint not in barred)
         return max(ages, default=0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What an outbox may come to before it counts as unhealthy; ``None`` is not judged."""
-
-    max_age: float | None = 300.0
-    max_failed: int | None = 0
-    need_worker: bool = False
-
-    def problems(self, status: Status, named: Callable[[str], str] = str) -> list[str]:
-        """Return what is beyond the limits, a sentence each; ``named`` names endpoints."""
-        found = []
-        age, failed = status.oldest_due_seconds, status.failed_lately
-        if self.max_age is not None and age > self.max_age:
-            found.append(f"A delivery has been due for {age:.0f} s (limit {self.max_age:g}).")
-        if self.max_failed is not None and failed > self.max_failed:
-            found.append(f"{counted(failed)} FAILED within an hour (limit {self.max_failed}).")
-        open_ones = (b.endpoint for b in status.barred if b.seconds_left is not None)
-        found += [
-            f"The breaker of the endpoint {endpoint!r} is open: most calls to it failed."
-            for endpoint in dict.fromkeys(map(named, open_ones))
-        ]
-        if self.need_worker and not any(worker.alive for worker in status.workers):
-            found.append("No dispatch_worker is alive.")
-        return found
 
 
 def counted(number: int) -> str:

@@ -8,8 +8,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from signal_dispatch.exceptions import InvalidSettings
+from signal_dispatch.limits import Limits
 from signal_dispatch.reports import report_on
-from signal_dispatch.status import Limits
 
 
 @never_cache

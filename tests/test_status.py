@@ -8,12 +8,12 @@ from signal_dispatch import bars, status
 from signal_dispatch.breakers import Breaker
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.heartbeats import DEAD_SECONDS
+from signal_dispatch.limits import Limits
 from signal_dispatch.models import Delivery
 from signal_dispatch.status import (
     Backlog,
     Barred,
     Holder,
-    Limits,
     Status,
     Unresolved,
     counted,

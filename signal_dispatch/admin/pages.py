@@ -16,10 +16,11 @@ from signal_dispatch.admin.endpoints import Endpoints, OneEndpoint
 from signal_dispatch.admin.page import Page
 from signal_dispatch.faring import throughput
 from signal_dispatch.interventions import INTERVENTIONS
+from signal_dispatch.limits import Limits
 from signal_dispatch.mappings import LOOKED_AT, mappings
 from signal_dispatch.models import Repair
 from signal_dispatch.selecting import Selection
-from signal_dispatch.status import Limits, counted, status_of
+from signal_dispatch.status import counted, status_of
 
 #: How many repairs are shown, the newest first.
 SHOWN_REPAIRS = 10

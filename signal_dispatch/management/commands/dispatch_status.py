@@ -9,9 +9,10 @@ from django.conf import settings as django_settings
 from django.core.management.base import BaseCommand, CommandError
 
 from signal_dispatch.exceptions import InvalidSettings
+from signal_dispatch.limits import Limits
 from signal_dispatch.management.table import table
 from signal_dispatch.reports import Report, report_on, unknown_databases
-from signal_dispatch.status import Barred, Limits, Status, counted
+from signal_dispatch.status import Barred, Status, counted
 
 _DEFAULTS = Limits()
 

@@ -1,0 +1,36 @@
+"""Judge whether an outbox stands well: the limits, and a sentence for each that is passed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from django.utils.translation import gettext as _
+
+from signal_dispatch.status import Status, counted
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an outbox may come to before it counts as unhealthy; ``None`` is not judged."""
+
+    max_age: float | None = 300.0
+    max_failed: int | None = 0
+    need_worker: bool = False
+
+    def problems(self, status: Status, named: Callable[[str], str] = str) -> list[str]:
+        """Return what is beyond the limits, a sentence each; ``named`` names endpoints."""
+        found = []
+        age, failed = status.oldest_due_seconds, status.failed_lately
+        if self.max_age is not None and age > self.max_age:
+            told = {"age": f"{age:.0f}", "limit": f"{self.max_age:g}"}
+            found.append(_("A delivery has been due for %(age)s s (limit %(limit)s).") % told)
+        if self.max_failed is not None and failed > self.max_failed:
+            told = {"number": counted(failed), "limit": str(self.max_failed)}
+            found.append(_("%(number)s FAILED within an hour (limit %(limit)s).") % told)
+        open_ones = (b.endpoint for b in status.barred if b.seconds_left is not None)
+        found += [
+            _("The breaker of the endpoint %r is open: most calls to it failed.") % endpoint
+            for endpoint in dict.fromkeys(map(named, open_ones))
+        ]
+        if self.need_worker and not any(worker.alive for worker in status.workers):
+            found.append(_("No dispatch_worker is alive."))
+        return found
