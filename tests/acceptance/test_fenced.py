@@ -2,12 +2,13 @@
 
 import pytest
 
-from signal_dispatch.models import Attempt, Delivery
+from signal_dispatch.models import Attempt, Delivery, WorkerProcess
 from tests.acceptance.fleet import Fleet, Remote, await_calm, over_processes
 from tests.acceptance.soak import report
 from tests.deliveries import delivery
 from tests.settings import DATABASE
 from tests.shop.models import Order
+from tests.waiting import eventually
 
 pytestmark = over_processes
 
@@ -25,6 +26,16 @@ def rescue(fleet):
     other = fleet.worker()
     await_calm(LEASE + 30)
     fleet.end(other)
+
+
+def living_worker(fleet, **options):
+    """Start a worker, and wait until it wrote that it lives.
+
+    Put to sleep in the middle of that write, it would keep everybody else from SQLite.
+    """
+    worker = fleet.worker(**options)
+    eventually(WorkerProcess.objects.exists, 30)
+    return worker
 
 
 def rows():
@@ -66,8 +77,8 @@ def test_a_saver_that_slept_before_it_sent_does_not_send(receiver, fleet):
 @pytest.mark.parametrize("point", ["mid_request", "after_answer", "before_settling"])
 def test_the_late_record_changes_nothing_but_both_attempts_are_kept(point, receiver, fleet):
     remote = Remote(receiver)
+    sleeper = living_worker(fleet, crash=f"pause:{point}")
     delivery(body=b'{"number": "1"}')
-    sleeper = fleet.worker(crash=f"pause:{point}")
     fleet.await_pause(sleeper)
     rescue(fleet)
     before = rows()
@@ -86,8 +97,8 @@ def test_the_late_record_changes_nothing_but_both_attempts_are_kept(point, recei
 def test_a_late_answer_is_not_handled_again(receiver, fleet):
     Remote(receiver)
     order = Order.objects.create(number="a")
+    sleeper = living_worker(fleet, crash="pause:after_answer", DECLARED="handled")
     delivery(dispatch="shop.Handled", object_pk=order.pk, body=b'{"number": "a"}')
-    sleeper = fleet.worker(crash="pause:after_answer", DECLARED="handled")
     fleet.await_pause(sleeper)
     other = fleet.worker(DECLARED="handled")
     await_calm(LEASE + 30)
