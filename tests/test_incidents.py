@@ -317,7 +317,8 @@ def test_threads_tell_of_the_beginning_and_the_end(site, receiver, heard, monkey
     assert not EndpointState.objects.filter(failing_since__isnull=False).exists()
     receiver.reply(503)
     save(40)
-    eventually(lambda: kinds(heard) == [BEGINS, RECOVERED, BEGINS])
+    # Some of the ten that came forward may be given up meanwhile, which is told apart.
+    eventually(lambda: [k for k in kinds(heard) if k != FAILED] == [BEGINS, RECOVERED, BEGINS])
 
 
 def test_an_incident_that_another_process_told_is_ended_by_this_one(site, heard, monkeypatch):
