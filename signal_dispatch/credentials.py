@@ -98,12 +98,9 @@ def ask(key: str, asked: Asked, path: str) -> Any:
         value = _answer(value, path)
     value = _filled(value, lambda place, item: _answer(item, f"{path}[{_shown(place)}]"))
     try:
-        answer = _KEYS[key][1](value)
+        return _KEYS[key][1](value)
     except (TypeError, ValueError) as error:
         raise _failed(f"{path} was asked for, and the answer {error}") from None
-    if key == "SECRETS" and not answer:  # unsigned, it would be refused for ever
-        raise _failed(f"{path} was asked for, and the answer holds no secret.")
-    return answer
 
 
 def imported(dotted: str, path: str) -> Callable[[], Any]:

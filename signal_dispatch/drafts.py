@@ -14,6 +14,9 @@ from signal_dispatch.events import Change, Event
 from signal_dispatch.exceptions import PathError, PayloadError, SignalDispatchError
 from signal_dispatch.models import Delivery, storable
 
+#: How Python tells of a call that could not be made.
+_CALLED = re.compile(r"(?:[\w<>]+\.)*(\w+)\(\) ")
+
 REMOTE_ID = "remote_id"
 
 # RFC 9110, 5.6.2 and 5.5: what is not of these, requests or the remote refuses at each attempt.
@@ -154,6 +157,9 @@ def sentence_of(dispatch: ModelDispatch[Any], error: Exception) -> str:
             hook = f"{name}()"
             break
         trace = trace.tb_next
+    called = _CALLED.match(str(error)) if isinstance(error, TypeError) else None
+    if called and _is_hook(dispatch, called[1]):  # a call that failed has no frame of the hook
+        hook = f"{called[1]}()"
     return f"{dispatch.name}: {hook} raised {type(error).__name__}: {error}"
 
 

@@ -20,6 +20,8 @@ _PROXIED = re.compile(r"(https?|all)(://[a-z0-9.-]+)?")
 _PROXY = re.compile(r"(https?|socks[45][ah]?)://")
 # RFC 9110, 5.6.2 and 5.5; http.client writes values in Latin-1.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# RFC 9112, 6: two opinions on where a message ends are how requests are smuggled.
+_FRAMING = frozenset({"content-length", "transfer-encoding"})
 _HEADER_VALUE = re.compile(r"[^\x00\r\n\u0100-\U0010ffff]*")
 
 
@@ -160,6 +162,8 @@ def headers(value: Any) -> dict[str, str]:
         if not _HEADER_NAME.fullmatch(name):
             # Not repeated: name and value may have changed their places.
             raise ValueError(f"must not have a name like its number {number}: no header can.")
+        if name.lower() in _FRAMING:
+            raise ValueError(f"must not have {name!r}: the call itself says how long it is.")
         if not _HEADER_VALUE.fullmatch(item):
             raise ValueError(f"holds a line break or a character beyond Latin-1 in {name!r}.")
     return dict(value)
@@ -213,6 +217,8 @@ def secrets(value: Any) -> tuple[str, ...]:
     """Read a list of secrets of Standard Webhooks, as written."""
     if not isinstance(value, tuple | list):
         raise TypeError("must be a list of secrets.")
+    if not value:  # unsigned, calls would be refused for ever
+        raise ValueError("holds no secret.")
     for place, item in enumerate(value):
         try:
             secret(item)

@@ -11,6 +11,9 @@ from signal_dispatch.models import Delivery, RemoteObject, State
 from signal_dispatch.outcomes import Response
 from signal_dispatch.settling import Settlement
 
+#: What JSON holds that names nothing.
+_NO_IDS = (bool, dict, list)
+
 
 class RemoteIdMissing(SignalDispatchError):
     """The answer to a call that was taken does not hold the id that the dispatch reads from it."""
@@ -74,7 +77,7 @@ def keep(dispatch: ModelDispatch[Any], delivery: Delivery, response: Response, u
         value = dispatch.get_remote_id(delivery, response)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise RemoteIdMissing(_missing(dispatch, error)) from error
-    if value is None or value == "":
+    if value is None or value == "" or isinstance(value, _NO_IDS):
         raise RemoteIdMissing(_missing(dispatch, None))
     keep_id(delivery, using, str(value))
 

@@ -323,6 +323,17 @@ DECLARED = [
     (Problem.HOOK_ASYNC, {"should_send": later}, ".should_send() is async"),
     (Problem.HOOK_ASYNC, {"get_payload": in_parts}, ".get_payload() is async"),
     (Problem.HOOK_ASYNC, {"check": later}, ".check() is async"),
+    (
+        Problem.HOOK_SIGNATURE,
+        {"should_send": lambda self, order: True},
+        ".should_send() is called with (instance, change), which it does not take. "
+        "| Write 'def should_send(self, instance, change)'.",
+    ),
+    (
+        Problem.HOOK_SIGNATURE,
+        {"handle_response": lambda self: None},
+        ".handle_response() is called with (delivery, response)",
+    ),
     (Problem.ATTRIBUTE_MISSPELT, {"when_change": ["status"]}, "Did you mean 'when_changed'?"),
     (Problem.ATTRIBUTE_MISSPELT, {"shoud_send": answer()}, "Did you mean 'should_send'?"),
     (Problem.ATTRIBUTE_MISSPELT, {"get_paylod": answer({})}, "Did you mean 'get_payload'?"),

@@ -192,6 +192,8 @@ ANSWERS = [
     ("HEADERS", {"X-Key": b"s3cret"}, "must hold strings only, which 'X-Key' is not."),
     ("HEADERS", {"X-Key": "s3cret\r\nX: y"}, "holds a line break or a character beyond"),
     ("HEADERS", {"Bearer s3cret": "Authorization"}, "must not have a name like its number 1"),
+    ("HEADERS", {"Transfer-Encoding": "chunked"}, "must not have 'Transfer-Encoding'"),
+    ("HEADERS", {"content-length": "5"}, "must not have 'content-length'"),
     ("QUERY", "key=s3cret", "must be a dict of parameters."),
     ("QUERY", {"key": b"s3cret"}, "must hold strings and numbers only, which 'key' is not."),
     ("AUTH", None, "must be a pair (user, password) or a requests auth object."),

@@ -174,6 +174,7 @@ def test_another_database_may_be_named(declare):
         (["shop.Order", "--filter", "status"], "--filter takes NAME=VALUE"),
         (["shop.Order", "--filter", "stats=paid"], r"--filter: Cannot resolve.*status"),
         (["shop.Order", "--filter", "id=x"], "--filter: .*expected a number"),
+        (["shop.Order", "--filter", "status__regex=("], "--filter: "),
         (["shop.Order", "--after", "x"], r"--after 'x' is no key of shop\.Order"),
         (["shop.Order", "--database", "x"], r"--database 'x' is not known\. Known: default, other"),
         (["shop.Order", "--mising"], "Known are: .*--missing"),
@@ -181,6 +182,7 @@ def test_another_database_may_be_named(declare):
 )
 def test_what_makes_no_sense_is_an_error_with_the_known_names(declare, arguments, said):
     declare(Order)
+    Order.objects.create(number="A-1")
     with pytest.raises(CommandError, match=said):
         run(*arguments)
 

@@ -475,6 +475,18 @@ def test_odd_answers_of_hooks_are_failed_and_never_break_the_save(
     assert words in last().reason
 
 
+@pytest.mark.parametrize("name", ["should_send", "get_event", "get_payload", "get_path"])
+def test_a_hook_that_does_not_take_what_it_is_given_is_named(declare, as_in_production, name):
+    def hook(self, order):
+        """Take no change."""
+
+    hook.__qualname__ = f"Told.{name}"  # as if it had been written in the class
+    declare(Order, **{name: hook})
+    Order.objects.create(number="A-1")
+
+    assert f"shop.Told: {name}() raised TypeError" in last().reason
+
+
 @pytest.mark.parametrize("in_atomic", [False, True])
 def test_hooks_that_write_in_blocks_of_their_own_and_fail_leave_the_save(
     declare, as_in_production, in_atomic

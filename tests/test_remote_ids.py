@@ -128,7 +128,19 @@ def test_an_own_event_without_an_id_is_failed(declare, contacts):
     assert calls(contacts) == []
 
 
-@pytest.mark.parametrize("body", [b"{}", b"[]", b"not json", b'{"id": null}', b'{"id": ""}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b"[]",
+        b"not json",
+        b'{"id": null}',
+        b'{"id": ""}',
+        b'{"id": {"a": 1}}',
+        b'{"id": [7]}',
+        b'{"id": true}',
+    ],
+)
 def test_an_answer_without_the_id_is_failed_and_kept(declare, contacts, body):
     declare(Order, **CONTACTS)
     Order.objects.create(number="A-1")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from difflib import get_close_matches
-from inspect import isasyncgenfunction, iscoroutinefunction
+from inspect import isasyncgenfunction, iscoroutinefunction, signature
 from typing import Any, Final
 
 from django.core.checks import CheckMessage
@@ -47,7 +47,7 @@ def check_event_names(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
 
 
 def check_hooks(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
-    """Refuse hooks that are coroutines."""
+    """Refuse hooks that are coroutines, and those that can't be called as they are."""
     for name in sorted(_OURS):
         if is_async(getattr(type(dispatch), name)):
             yield Problem.HOOK_ASYNC.message(
@@ -55,6 +55,27 @@ def check_hooks(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
                 "nobody awaits it: it would never run.",
                 hint=f"Write 'def {name}'. Within, asgiref's async_to_sync() calls what is async.",
             )
+        elif dispatch.overrides(name) and (given := _refused_arguments(dispatch, name)):
+            yield Problem.HOOK_SIGNATURE.message(
+                f"{where(dispatch, name)}() is called with ({', '.join(given)}), which it does "
+                "not take.",
+                hint=f"Write 'def {name}({', '.join(['self', *given])})'.",
+            )
+
+
+def _refused_arguments(dispatch: ModelDispatch[Any], name: str) -> list[str]:
+    """Return what a hook is called with, where it does not take that."""
+    ours, theirs = getattr(ModelDispatch, name), getattr(dispatch, name)
+    if not (callable(ours) and callable(theirs)):
+        return []
+    given = list(signature(ours).parameters)[1:]
+    try:
+        signature(theirs).bind(*given)
+    except TypeError:
+        return given
+    except ValueError:  # written in C: it does not say
+        return []
+    return []
 
 
 def is_async(hook: Any) -> bool:

@@ -8,7 +8,7 @@ from django.apps import apps
 from django.conf import settings as django_settings
 from django.core.exceptions import FieldError, ValidationError
 from django.core.management.base import CommandError
-from django.db import router
+from django.db import Error, router
 from django.db.models import CompositePrimaryKey, Model, QuerySet
 
 from signal_dispatch.conf import settings
@@ -188,8 +188,10 @@ def _rows(model: type[Model], options: dict[str, Any]) -> QuerySet[Any]:
     try:
         # Of one that a filter finds over several related rows there is one delivery.
         rows = manager.using(using).filter(**given)
+        if given:
+            rows.exists()  # what only the database can judge, such as a regular expression
         return rows.distinct() if given else rows
-    except (FieldError, ValueError, ValidationError) as error:
+    except (FieldError, ValueError, ValidationError, Error) as error:
         text = " ".join(error.messages) if isinstance(error, ValidationError) else str(error)
         raise CommandError(f"--filter: {text}") from error
 
