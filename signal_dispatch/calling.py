@@ -105,7 +105,7 @@ def _made_by_send(case: Case, session: requests.Session) -> Response | Outcome:
 
     def work() -> None:
         nonlocal returned
-        returned = case.dispatch.send(case.delivery, session)
+        returned = _whole(case.dispatch.send(case.delivery, session))
 
     try:
         case.hook(work)()
@@ -126,6 +126,13 @@ def _made_by_send(case: Case, session: requests.Session) -> Response | Outcome:
         return Outcome(OutcomeKind.REJECTED, reason=reason, error_class="handler")
 
 
+def _whole(returned: Any) -> Any:
+    """Read an answer of ``requests`` to its end, which may be a call over the network still."""
+    if not isinstance(returned, requests.Response):
+        return returned
+    return Response.from_answer(returned, returned.content, truncated=False)
+
+
 def _read(returned: Any, limit: int) -> Response | Outcome:
     """Return what ``send()`` returned as one of the two, no longer than an answer may be."""
     if isinstance(returned, Outcome):
@@ -139,8 +146,6 @@ def _read(returned: Any, limit: int) -> Response | Outcome:
 def _response_of(returned: Any) -> Response:
     if isinstance(returned, Response):
         return returned
-    if isinstance(returned, requests.Response):
-        return Response.from_answer(returned, returned.content, truncated=False)
     if returned is None:
         return Response(204)
     content, content_type = payloads.encode_json(returned)

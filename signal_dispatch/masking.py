@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote_plus, urlencode
 
 from signal_dispatch import payloads
 from signal_dispatch.declarations import ModelDispatch
@@ -10,6 +10,9 @@ from signal_dispatch.exceptions import PayloadError
 from signal_dispatch.models import Delivery
 from signal_dispatch.redacting import MASK
 from signal_dispatch.registry import registry
+
+#: The mask as JSON and other text hold it, and as a form does.
+_MARKS = (MASK.encode(), quote_plus(MASK).encode())
 
 
 def masked_body(delivery: Delivery) -> bytes | None:
@@ -22,7 +25,8 @@ def masked_body(delivery: Delivery) -> bytes | None:
 
 def is_masked(delivery: Delivery) -> bool:
     """Say whether what the remote is to read was masked in this row, so that it can't be sent."""
-    return MASK.encode() in bytes(delivery.body) and masked_body(delivery) == bytes(delivery.body)
+    body = bytes(delivery.body)
+    return any(mark in body for mark in _MARKS) and masked_body(delivery) == body
 
 
 def masked(dispatch: ModelDispatch[Any], body: bytes, headers: Mapping[str, str]) -> bytes:

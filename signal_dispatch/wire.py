@@ -5,6 +5,7 @@ import re
 import socket
 import sys
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from http.client import RemoteDisconnected
 from typing import Any, Final
@@ -63,12 +64,10 @@ class _Connection(HTTPConnection):
 
     def _connected(self, addresses: list[Address]) -> socket.socket:
         """Connect to the first address that takes it; none uses up the time of the others."""
-        try:
-            return self._connected_to(addresses[0], seconds_left() / len(addresses))
-        except OSError:
-            if len(addresses) == 1:
-                raise
-        return self._connected(addresses[1:])
+        for left in range(len(addresses), 1, -1):
+            with suppress(OSError):
+                return self._connected_to(addresses[-left], seconds_left() / left)
+        return self._connected_to(addresses[-1], seconds_left())
 
     def _connected_to(self, address: Address, seconds: float) -> socket.socket:
         family, sockaddr = address

@@ -95,6 +95,10 @@ def proxy(
                 return
             near.sendall(answer[position : position + at_once])
         if b" 200 " not in answer:
+            # Closed with the rest of the request unread, it would reset the connection.
+            near.shutdown(socket.SHUT_WR)
+            while near.recv(65536):
+                pass
             return
         host, _, port = asked.split()[1].decode().rpartition(":")
         with socket.create_connection((host, int(port))) as far:

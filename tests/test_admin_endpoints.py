@@ -562,7 +562,7 @@ def test_a_test_call_shows_what_came_and_keeps_nothing(person, mock_endpoint):
     assert "t0ken" not in text
     assert not Delivery.objects.exists()
     assert not EndpointMinute.objects.exists()
-    assert LogEntry.objects.get().change_message == "Test call POST /ping?a=1: 200."
+    assert LogEntry.objects.get().change_message == "Test call POST /ping: 200."
 
 
 @ONCE

@@ -143,6 +143,23 @@ def test_get_outcome_judges_what_came_but_not_an_outcome(sdk):
     assert asked == [{"error": "no"}]
 
 
+def test_an_answer_that_breaks_off_while_it_is_read_is_an_error_of_the_call(sdk):
+    class TornAnswer(requests.Response):
+        status_code = 200
+
+        @property
+        def content(self):
+            raise requests.ConnectionError("https://key@api.example.com/ broke off")
+
+    sdk(returns(TornAnswer()))
+    Order.objects.create(number="A-1")
+    attempt()
+
+    assert (only().state, only().error_class, only().attempts) == ("pending", "sdk", 1)
+    assert "ConnectionError" in only().reason
+    assert "key@" not in only().reason
+
+
 def test_an_outcome_that_is_no_delivery_has_no_status(sdk):
     sdk(returns(Outcome.rejected("Unknown tenant.")))
     Order.objects.create(number="A-1")

@@ -70,6 +70,16 @@ def test_what_was_masked_is_not_sent_again(declare):
     assert newest().body == whole.body
 
 
+def test_nor_what_was_masked_in_a_form(declare):
+    declare(Order, sensitive=["iban"])
+    form = {"headers": {"Content-Type": "application/x-www-form-urlencoded"}}
+    masked = delivery(**FINISHED, **form, body=b"iban=%5Bredacted%5D&a=1")
+    whole = delivery(**FINISHED, **form, body=b"iban=DE1&a=1")
+
+    assert resend(of(masked, whole)) == 1
+    assert newest().body == whole.body
+
+
 def test_it_waits_where_its_lane_is_busy():
     made = delivery(**FINISHED, lane="a")
     delivery(lane="a")

@@ -165,7 +165,8 @@ class Asked:
         method, path = form.cleaned_data["method"], form.cleaned_data["path"]
         trial = trying.try_endpoint(self._alias, method=method, path=path, by=self._user)
         came = str(trial.status_code or trial.error_class)
-        told = {"method": method, "path": path, "came": came}
+        # What stands after the question mark may be a key, and the log is kept.
+        told = {"method": method, "path": path.partition("?")[0], "came": came}
         self._note(_("Test call %(method)s /%(path)s: %(came)s.") % told)
         more = {
             "trial": trial,
