@@ -37,7 +37,7 @@ def enqueue(
     listed = dispatch is None
     if isinstance(objects, QuerySet):
         using = alias_for_writing(objects)
-        keys = sorted(objects.values_list("pk", flat=True))
+        keys = sorted(set(objects.values_list("pk", flat=True)))  # a join finds some twice
         chunks = (keys[i : i + BATCH] for i in range(0, len(keys), BATCH))
         return sum(
             _record_rows(dispatches, model, chunk, event, using, listed=listed) for chunk in chunks

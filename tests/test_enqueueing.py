@@ -6,7 +6,7 @@ from django.db.migrations.state import ProjectState
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
-from signal_dispatch import Event, ModelDispatch, RetryPolicy, enqueue, suppressed
+from signal_dispatch import Event, ModelDispatch, RetryPolicy, enqueue, enqueueing, suppressed
 from signal_dispatch.models import Delivery
 from tests.shop.models import Customer, Order, OrderProxy, PriorityOrder, Seat
 
@@ -35,6 +35,18 @@ def test_a_queryset_is_recorded_in_bulk(declare, orders):
     inserts = [q for q in queries if q["sql"].startswith("INSERT")]
     assert len(inserts) == 1
     assert {d.payload["status"] for d in Delivery.objects.all()} == {"paid"}
+
+
+def test_an_object_that_a_join_finds_twice_is_recorded_once(declare, monkeypatch):
+    declare(Customer, fields=["name"])
+    with suppressed():
+        customer = Customer.objects.create(name="Ada")
+        for number in "AB":
+            Order.objects.create(number=number, customer=customer)
+    monkeypatch.setattr(enqueueing, "BATCH", 1)
+
+    assert enqueue(Customer.objects.filter(order__isnull=False)) == 1
+    assert Delivery.objects.count() == 1
 
 
 def test_should_send_is_asked(declare, orders):
