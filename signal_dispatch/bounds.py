@@ -1,7 +1,5 @@
 """Heed breakers, pauses and rates in a thread that sends by itself, without a bookkeeper."""
 
-from dataclasses import replace
-
 from signal_dispatch import bars, claims, counting, incidents
 from signal_dispatch.jobs import Place
 from signal_dispatch.models import Attempt, Delivery
@@ -30,15 +28,14 @@ class Bounds:
 
     def claim(self, lease: Lease, scope: Scope, limit: int) -> list[Delivery]:
         """Take what is due at endpoints that may be called, and a probe of each that may be."""
+        due = claims.due_kinds(claims.seconds_until_due(self._using, scope))
         probes = []
-        for endpoint in sorted(self._ripe & scope.endpoints):
-            narrow = replace(scope, endpoints=frozenset({endpoint}))
-            due = claims.due_kinds(claims.seconds_until_due(self._using, narrow))
-            if due and (probe := claim_probe(self._using, lease, narrow, endpoint, due)):
+        for endpoint in sorted({kind.endpoint for kind in due} & self._ripe):
+            if probe := claim_probe(self._using, lease, scope, endpoint, due):
                 probes.append(probe)
                 self._probes.add(probe.pk)
-        open_ones = replace(scope, endpoints=scope.endpoints - self._shut)
-        return probes + claims.claim(self._using, lease, open_ones, limit)
+        free = [kind for kind in due if kind.endpoint not in self._shut]
+        return probes + claims.claim(self._using, lease, scope, limit, due=free)
 
     def allow(self, delivery: Delivery) -> bool:
         """Say whether a delivery may be sent now."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from signal_dispatch import bars, bounds, counting, inline, pausing
+from signal_dispatch import ModelDispatch, bars, bounds, counting, inline, pausing
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.models import Delivery, EndpointMinute, EndpointState
 from signal_dispatch.rates import rates
@@ -82,6 +82,30 @@ def test_a_probe_that_made_no_call_leaves_it_to_the_next_commit(site, receiver, 
     save(1, "B")
 
     assert bars.standing("default").barred == {}
+
+
+def test_of_a_family_each_endpoint_is_probed_or_left_alone(
+    site, receiver, tenant, declare, settings
+):
+    class ToTenant(ModelDispatch):
+        def get_endpoint(self, order, change):
+            return f"tenant:{order.status}"
+
+    entry = settings.SIGNAL_DISPATCH_ENDPOINTS["tenant"]
+    site()
+    settings.SIGNAL_DISPATCH_ENDPOINTS = settings.SIGNAL_DISPATCH_ENDPOINTS | {"tenant": entry}
+    declare(Order, base=ToTenant, name="shop.ToTenant", path="{number}")
+    tenant.come("1", "2")
+    EndpointState.objects.create(endpoint="tenant:1", open_until=DatabaseNow(-1))
+    EndpointState.objects.create(endpoint="tenant:2", open_until=DatabaseNow(600))
+    Order.objects.create(number="A-1", status="2")
+    left_alone = Delivery.objects.filter(endpoint="tenant:2")
+    epoch = left_alone.get().epoch
+    Order.objects.create(number="A-2", status="1")
+
+    assert sorted(r.path for r in receiver.requests) == ["/1/A-2", "/A-1", "/A-2"]
+    assert bars.standing("default").barred.keys() == {"tenant:2"}
+    assert left_alone.get().epoch == epoch, "not taken to be given back"
 
 
 def test_a_paused_endpoint_is_not_called(site, receiver):
