@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from datetime import date, datetime, time, timedelta
+from datetime import MAXYEAR, MINYEAR, date, datetime, time, timedelta
 from typing import Any, Self
 from uuid import UUID
 
@@ -154,9 +154,12 @@ def _keys(text: str) -> list[Any]:
 def _moment(text: str, *, end_of_day: bool = False) -> datetime:
     """Read a day, as its beginning or its end, or a moment."""
     try:
-        moment = datetime.combine(date.fromisoformat(text) + timedelta(end_of_day), time())
+        moment = datetime.combine(date.fromisoformat(text), time())
     except ValueError:
-        moment = datetime.fromisoformat(text)
+        moment, end_of_day = datetime.fromisoformat(text), False
+    if not MINYEAR < moment.year < MAXYEAR:  # no other day or time zone leads out of the calendar
+        raise ValueError(f"The year of {text!r} is out of range.")
+    moment += timedelta(days=end_of_day)
     if timezone.is_aware(timezone.now()):
         return moment if timezone.is_aware(moment) else timezone.make_aware(moment)
     return moment if timezone.is_naive(moment) else timezone.make_naive(moment)

@@ -131,6 +131,8 @@ def test_it_costs_a_statement_to_find_where_a_day_begins():
         {"since": "yesterday"},
         {"until": "2026-13-01"},
         {"finished_since": "then"},
+        {"since": "0001-01-01"},
+        {"until": "9999-12-31"},
         {"object_pk": "no json"},
     ],
 )
