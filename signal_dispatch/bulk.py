@@ -10,7 +10,12 @@ from django.db import NotSupportedError, connections
 from django.db.models import Model, Q, QuerySet, UniqueConstraint
 
 from signal_dispatch import changes, dispatcher, suppression
-from signal_dispatch.databases import joined_transaction, row_lock, take_write_lock
+from signal_dispatch.databases import (
+    joined_transaction,
+    reads_old_snapshots,
+    row_lock,
+    take_write_lock,
+)
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.events import Change, Event
 from signal_dispatch.queueing import Recorded
@@ -66,7 +71,8 @@ def update(
         for some in chunks(keys, BATCH):
             before = _locked(rows.model, some, using, dispatches)
             # Another transaction may have changed them until the lock was had.
-            mine = list(rows.filter(pk__in=list(before)).values_list("pk", flat=True))
+            left = _as_committed(rows.filter(pk__in=list(before)), using)
+            mine = list(left.values_list("pk", flat=True))
             written += write(rows.filter(pk__in=mine))
             told = _updates(dispatches, _read(rows.model, mine, using), before, using)
             recorded += dispatcher.record_many(told, using, alone=alone, judge=True)
@@ -179,7 +185,13 @@ def _locked(
 
 
 def _read(model: type[Model], keys: Sequence[Any], using: str) -> list[Any]:
-    return list(model._base_manager.using(using).filter(pk__in=keys).order_by("pk"))
+    rows = model._base_manager.using(using).filter(pk__in=keys).order_by("pk")
+    return list(_as_committed(rows, using))
+
+
+def _as_committed(rows: QuerySet[Any], using: str) -> QuerySet[Any]:
+    """Read locked rows as their writes will find them, rather than in an older snapshot."""
+    return rows.select_for_update() if reads_old_snapshots(connections[using]) else rows
 
 
 def _updates(

@@ -1,9 +1,10 @@
 """Bulk operations that are told as saves are, and what that costs."""
 
 import logging
+import threading
 
 import pytest
-from django.db import IntegrityError, NotSupportedError, connection, transaction
+from django.db import IntegrityError, NotSupportedError, connection, connections, transaction
 from django.db.models import F, Value
 from django.db.models.functions import Concat
 from django.test.utils import CaptureQueriesContext
@@ -13,6 +14,7 @@ from signal_dispatch.backends import backends
 from signal_dispatch.managers import DispatchManager, DispatchQuerySet
 from signal_dispatch.models import Delivery
 from tests.deliveries import delivery
+from tests.settings import DATABASE
 from tests.shop.models import Customer, SeasonTicket, Ticket, TicketProxy
 
 pytestmark = pytest.mark.django_db
@@ -263,6 +265,41 @@ def test_rows_that_change_until_the_lock_is_had_are_judged_anew(declare, stored,
     assert Ticket.objects.filter(status="new").update(status="used") == 4
 
     assert [number for _event, number, _status in told()] == ["T-1", "T-2", "T-3", "T-4"]
+
+
+@pytest.mark.skipif(DATABASE != "mariadb", reason="No other has such snapshots.")
+@pytest.mark.django_db(transaction=True)
+def test_nor_does_an_old_snapshot_hide_it(declare, stored, monkeypatch):
+    def overtake():
+        try:
+            Ticket._base_manager.filter(number="T-0").update(status="sold")
+            Ticket._base_manager.filter(number="T-1").update(row="B")
+        finally:
+            connections.close_all()
+
+    def overtaken(*arguments):
+        thread = threading.Thread(target=overtake)
+        thread.start()
+        thread.join()
+        return locked(*arguments)
+
+    declare(Ticket, fields=["number", "row", "status"])
+    Ticket._base_manager.filter(number="T-1").update(status="used")
+    locked = bulk._locked
+    monkeypatch.setattr(bulk, "_locked", overtaken)
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "isolation_level", "repeatable read")
+    connection.close()
+    try:
+        assert Ticket.objects.exclude(status="sold").update(status="used") == 4
+    finally:
+        connection.close()
+
+    assert sorted((d.payload["number"], d.payload["row"]) for d in Delivery.objects.all()) == [
+        ("T-1", "B"),
+        ("T-2", None),
+        ("T-3", None),
+        ("T-4", None),
+    ]
 
 
 def test_the_delivery_waits_where_the_lane_is_busy(declare, stored):
