@@ -22,7 +22,7 @@ def judge(
 ) -> Settlement:
     """Turn an answer into a settlement; ``attempt`` is None for one that was kept.
 
-    ``said`` is what ``send()`` says it means: then nothing else is asked.
+    ``said`` is what it is known to mean, as ``send()`` may say: then nothing else is asked.
     """
     try:
         asked = said or _outcome_asked(case, response)

@@ -54,7 +54,9 @@ def deliver(
     if settled is not None:
         return failed(case, settled) if settled.state == State.FAILED else settled
     if kept is not None:
-        return judge(case, _stored_response(kept), None)
+        # What was judged when it came is not judged again: that could lead to another call.
+        said = Outcome.delivered() if kept.outcome == OutcomeKind.DELIVERED else None
+        return judge(case, _stored_response(kept), None, said=said)
     return _call(case, sessions, sender_name)
 
 

@@ -63,9 +63,7 @@ def replace(lane: str, event: str, using: str) -> Legacy:
         bodies=_mask(rows, cancelled),
         untold=created
         and len(cancelled) == len(unfinished)
-        # One that somebody held may have been sent, though no record of it came.
-        and not any(d.attempts or d.epoch for d in cancelled)
-        and not _were_tried(rows),
+        and not _were_tried(rows, cancelled),
         wait=max(0.0, *(d.wait or 0.0 for d in cancelled)),  # type: ignore[attr-defined]
     )
 
@@ -146,7 +144,12 @@ def _mask(rows: DeliveryQuerySet, cancelled: Sequence[Delivery]) -> dict[int, by
     return bodies
 
 
-def _were_tried(rows: DeliveryQuerySet) -> bool:
-    """Say whether a call was tried for those that were replaced before."""
-    before = rows.filter(state=State.CANCELLED, replaced_by__isnull=False)
-    return before.filter(Q(attempts__gt=0) | Q(epoch__gt=1)).exists()
+def _were_tried(rows: DeliveryQuerySet, cancelled: Sequence[Delivery]) -> bool:
+    """Say whether a call may have been tried for these, or those that were replaced before.
+
+    Asked when they are cancelled, which raised the epoch of each by one: what was read sooner may
+    be old by then. One that somebody held may have been sent, though no record of it came.
+    """
+    replaced = Q(pk__in=[d.pk for d in cancelled]) | Q(replaced_by__isnull=False)
+    tried = Q(attempts__gt=0) | Q(epoch__gt=1)
+    return rows.filter(replaced, tried, state=State.CANCELLED).exists()

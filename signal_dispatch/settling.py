@@ -33,6 +33,8 @@ class Settlement:
     handler_tries: int = field(init=False)
     #: The remote asked for no attempt sooner than after so many seconds.
     after: float = 0.0
+    #: Whether it was handed in before, and may be written: word of a commit can get lost.
+    handed_in: bool = field(init=False, default=False)
     #: A delivery that is recorded in the same transaction, in this one's place.
     successor: Delivery | None = None
     #: What a hook raised. It is told in ``reason`` too; a test wants the error itself.
@@ -84,10 +86,13 @@ def settle(settlements: Sequence[Settlement], using: str) -> list[Settlement]:
     is one that is finished otherwise: its commit took place, and word of that was lost.
     """
     crashpoints.reached("before_settling")
+    again = any(s.handed_in for s in settlements)
+    for settlement in settlements:
+        settlement.handed_in = True
     with own_transaction(using):
         accepted, existing, changed = _mark(settlements, using)
         attempts = [s.attempt for s in settlements if s.attempt and s.delivery.pk in existing]
-        if changed < len(settlements):
+        if changed < len(settlements) or again:
             attempts = _not_on_record(attempts, using)
         Attempt.objects.using(using).bulk_create([_insertable(each) for each in attempts])
     if any(s.handler_tried for s in accepted):

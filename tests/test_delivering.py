@@ -372,6 +372,27 @@ def test_a_kept_answer_that_says_not_now_leads_to_a_new_call(declare, receiver):
     assert len(receiver.requests) == 2
 
 
+def test_an_answer_that_was_judged_is_not_judged_again(declare, receiver):
+    class Changeable(ModelDispatch):
+        says = [Outcome.delivered(), Outcome.retry()]
+
+        def get_outcome(self, delivery, response):
+            return self.says.pop(0)
+
+        def handle_response(self, delivery, response):
+            if delivery.handler_tries == 0:
+                raise RuntimeError("not today")
+
+    declare(Order, base=Changeable)
+    Order.objects.create(number="A-1")
+    attempt()
+    attempt()
+    attempt()
+
+    assert (only().state, only().attempts, only().handler_tries) == ("delivered", 1, 1)
+    assert len(receiver.requests) == 1
+
+
 @pytest.mark.parametrize("wrong", ["delivered", True, Outcome])
 def test_what_is_no_outcome_is_an_error_of_the_hook(declare, receiver, wrong):
     class Wrong(ModelDispatch):

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from django.db import transaction
 
-from signal_dispatch import Event, RetryPolicy, enqueue
+from signal_dispatch import Event, RetryPolicy, enqueue, replacing
 from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.models import Attempt, Delivery
 from signal_dispatch.replacing import REPLACED
@@ -203,6 +203,23 @@ def test_deleted_is_sent_where_the_created_was_attempted(latest, tried, between)
     leave(*rows(), **tried)
     if between:
         save(order, "paid")
+    order.delete()
+
+    last = rows()[-1]
+    assert (last.event, last.state, last.method) == ("deleted", "pending", "DELETE")
+
+
+def test_deleted_is_sent_where_the_created_was_attempted_just_now(latest, monkeypatch):
+    order = Order.objects.create(number="A-1")
+    (created,) = rows()
+    cancel = replacing._cancel
+
+    def cancel_late(found, waiting):
+        # Tried and given back between the look and the cancel, or after an older snapshot.
+        leave(created, attempts=1, epoch=1, available_at=DatabaseNow(600))
+        return cancel(found, waiting)
+
+    monkeypatch.setattr(replacing, "_cancel", cancel_late)
     order.delete()
 
     last = rows()[-1]

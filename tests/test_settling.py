@@ -152,6 +152,14 @@ def test_a_batch_that_was_committed_unheard_is_accepted_again_with_its_attempts_
     assert Attempt.objects.count() == 2
 
 
+def test_a_batch_of_retries_that_was_committed_unheard_has_its_attempts_once():
+    batch = [settled_batch()[1], settled_batch()[1]]
+    settling.settle(batch, "default")
+
+    assert settling.settle(batch, "default") == batch
+    assert Attempt.objects.count() == 2
+
+
 def test_a_delivery_that_is_gone_takes_its_attempt_along():
     batch = settled_batch()
     Delivery.objects.filter(pk=batch[0].delivery.pk).delete()
