@@ -1,6 +1,7 @@
 """Tell the outbox how calls fared; open and close breakers by what it knows."""
 
 from collections import Counter
+from functools import partial
 from time import monotonic
 
 from signal_dispatch import bars, counting, incidents
@@ -9,6 +10,7 @@ from signal_dispatch.gates import Gatekeeper
 from signal_dispatch.hand import Hand
 from signal_dispatch.health import News
 from signal_dispatch.jobs import Place
+from signal_dispatch.outboxes import do_all
 from signal_dispatch.recovering import bring_forward
 from signal_dispatch.sweeping import Sweeper
 
@@ -23,19 +25,29 @@ class Accountant:
 
     def account(self, until: float) -> None:
         """Tell what is to be told by then, ``inf`` for all. What is refused is kept."""
+        do_all(
+            [
+                partial(self._tell_news, until),
+                partial(self._end_incidents, until),
+                self._bring_forward,
+            ]
+        )
+
+    def _tell_news(self, until: float) -> None:
         hand = self._hand
         with hand.lock:
             untold = hand.health.take_news(until)
+
+        def tell(place: Place) -> None:
+            self._tell(place, untold[place])
+            del untold[place]
+
         try:
-            for place in list(untold):
-                self._tell(place, untold[place])
-                del untold[place]
+            do_all([partial(tell, place) for place in list(untold)])
         finally:
             with hand.lock:
                 for place, news in untold.items():
                     hand.health.give_back(place, news)
-        self._end_incidents(until)
-        self._bring_forward()
 
     def _end_incidents(self, until: float) -> None:
         hand = self._hand
@@ -50,11 +62,14 @@ class Accountant:
         hand = self._hand
         with hand.lock:
             left = hand.health.take_recovered(monotonic())
+
+        def bring(place: Place) -> None:
+            if bring_forward(*place):
+                self._sweeper.expect(0.0)
+            left.remove(place)
+
         try:
-            while left:
-                if bring_forward(*left[0]):
-                    self._sweeper.expect(0.0)
-                del left[0]
+            do_all([partial(bring, place) for place in list(left)])
         finally:
             with hand.lock:
                 for place in left:

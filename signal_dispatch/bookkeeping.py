@@ -1,7 +1,8 @@
 """The one thread that keeps a process's deliveries and the outbox in step."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any
@@ -15,7 +16,7 @@ from signal_dispatch.hand import MAX_UNRECORDED, Hand
 from signal_dispatch.intake import Intake
 from signal_dispatch.jobs import Job
 from signal_dispatch.outbox import FIRST_EPOCH
-from signal_dispatch.outboxes import pause_after
+from signal_dispatch.outboxes import do_all, pause_after
 from signal_dispatch.pruning import Pruner
 from signal_dispatch.records import Recorder
 from signal_dispatch.renewing import Renewer
@@ -119,27 +120,35 @@ class Bookkeeper:
         for connection in connections.all(initialized_only=True):
             connection.close_if_unusable_or_obsolete()
         self._last_work = monotonic()
-        self.recorder.record()
-        self.accountant.account(monotonic())
-        self.gatekeeper.refresh()
-        self.intake.read_back()
-        self.intake.look_again()
-        self._return_unbegun()
+        do_all(
+            [
+                self.recorder.record,
+                lambda: self.accountant.account(monotonic()),
+                self.gatekeeper.refresh,
+                self.intake.read_back,
+                self.intake.look_again,
+                self._return_unbegun,
+                self._do_what_is_due,
+            ]
+        )
+        with self._hand.lock:
+            self._hand.calm.notify_all()
+
+    def _do_what_is_due(self) -> None:
         with self._hand.lock:
             now = monotonic()
             renewing = bool(self._hand.stale) or now >= self.renewer.next_at
             sweeping = now >= self.sweeper.next_at(now)
+        works: list[Callable[[], object]] = []
         if renewing:
-            self.renewer.renew()
-            self.renewer.check_watched()
+            works += [self.renewer.renew, self.renewer.check_watched]
         if sweeping:
-            self.sweeper.sweep(self.intake.take)
+            works.append(lambda: self.sweeper.sweep(self.intake.take))
         if sweeping or now >= self.pruner.next_at:  # at rest it costs no connection of its own
-            self.pruner.prune()
+            works.append(self.pruner.prune)
         if sweeping or now >= self.repairer.next_at:
-            self.repairer.repair()
-        with self._hand.lock:
-            self._hand.calm.notify_all()
+            works.append(self.repairer.repair)
+        do_all(works)
 
     # Ending
 
@@ -155,20 +164,20 @@ class Bookkeeper:
         hand = self._hand
         with hand.lock:
             unsent = [(job.using, *job.claim) for job in hand.queue.clear() + hand.stale]
-            unsent += [(*key, FIRST_EPOCH) for key in (*hand.to_read, *hand.watched)]
+            unsent += [(*key, FIRST_EPOCH) for key in hand.to_read]
+            # Their transactions may be open still, and on MySQL keep this waiting: so at the end.
+            unheard = [(*key, FIRST_EPOCH) for key in hand.watched]
             hand.stale, hand.to_read, hand.watched = [], {}, {}
         try:
-            self.recorder.record()
-            self.accountant.account(inf)
-            for using in {using for using, _pk, _epoch in unsent}:
-                mine = [(pk, epoch) for alias, pk, epoch in unsent if alias == using]
-                claims.hand_back(using, claims.holder(), mine)
-            with hand.lock:
-                looks = hand.to_look | hand.blocked
-                hand.to_look, hand.blocked = set(), set()
-            for using in {using for using, _lane in looks}:
-                freed = {lane for alias, lane in looks if alias == using}
-                lanes.release_at_last(using, freed, None)
+            do_all(
+                [
+                    self.recorder.record,
+                    partial(self.accountant.account, inf),
+                    partial(_hand_back, unsent),
+                    self._release_at_last,
+                    partial(_hand_back, unheard),
+                ]
+            )
         except Error as error:
             logger.warning(
                 "The outbox can't be reached (%s: %s); leases will run out.",
@@ -178,6 +187,15 @@ class Bookkeeper:
             )
         with hand.lock:
             hand.calm.notify_all()
+
+    def _release_at_last(self) -> None:
+        with self._hand.lock:
+            looks = self._hand.to_look | self._hand.blocked
+            self._hand.to_look, self._hand.blocked = set(), set()
+        freed: dict[str, set[str]] = {}
+        for using, lane in looks:
+            freed.setdefault(using, set()).add(lane)
+        do_all([partial(lanes.release_at_last, using, mine, None) for using, mine in freed.items()])
 
     def _back_off(self, error: Exception, failures: int) -> None:
         connections.close_all()
@@ -194,6 +212,14 @@ class Bookkeeper:
         self.sweeper.expect(pause)  # what was asked for may not have been looked at
         with self._hand.lock:
             self._hand.work.wait_for(lambda: self._hand.closing, pause)
+
+
+def _hand_back(held: Iterable[tuple[str, int, int]]) -> None:
+    """Make these due at once for anybody: alias, id and epoch of each."""
+    claimed: dict[str, list[tuple[int, int]]] = {}
+    for using, pk, epoch in held:
+        claimed.setdefault(using, []).append((pk, epoch))
+    do_all([partial(claims.hand_back, u, claims.holder(), mine) for u, mine in claimed.items()])
 
 
 def _is_connected() -> bool:

@@ -1,10 +1,12 @@
 """Keep what this process has in hand from endpoints that must not be called."""
 
+from functools import partial
 from math import inf
 from time import monotonic
 
 from signal_dispatch import bars
 from signal_dispatch.hand import Hand
+from signal_dispatch.outboxes import do_all
 from signal_dispatch.returning import return_jobs
 
 #: Seconds after which an outbox is asked again while jobs are ready.
@@ -31,9 +33,8 @@ class Gatekeeper:
         """Ask where the last answer is too old for what is ready."""
         with self._hand.lock:
             outboxes = self._hand.queue.outboxes() if self._hand.health.watching else ()
-        for using in outboxes:
-            if self._asked.get(using, -inf) + REFRESH_SECONDS <= monotonic():
-                self.ask(using)
+        old = [u for u in outboxes if self._asked.get(u, -inf) + REFRESH_SECONDS <= monotonic()]
+        do_all([partial(self.ask, using) for using in old])
 
     def look_again(self, using: str) -> None:
         """Ask where calls are made and nothing else made anybody ask for long.

@@ -1,12 +1,14 @@
 """Take into the hand what is this process's to send: read back, or released from its lane."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from time import monotonic
 
 from signal_dispatch import claims, lanes
 from signal_dispatch.hand import Hand
 from signal_dispatch.jobs import Job
 from signal_dispatch.models import Delivery
+from signal_dispatch.outboxes import do_all
 from signal_dispatch.sweeping import Sweeper
 
 #: Seconds after which it looks for what it had no room for.
@@ -35,23 +37,28 @@ class Intake:
 
     def read_back(self) -> None:
         """Take what was committed, as it was committed."""
+        wanted: dict[str, dict[int, float]] = {}
+        with self._hand.lock:
+            for (using, pk), since in self._hand.to_read.items():
+                mine = wanted.setdefault(using, {})
+                if len(mine) < self._batch:
+                    mine[pk] = since
+        do_all([partial(self._read_back, using, mine) for using, mine in wanted.items()])
+
+    def _read_back(self, using: str, wanted: Mapping[int, float]) -> None:
         hand = self._hand
+        for delivery in claims.read_back(using, claims.holder(), list(wanted)):
+            key, since = (using, delivery.pk), wanted[delivery.pk]
+            with hand.lock:  # else another's row by this number, which its own hint tells of
+                mine = hand.to_read.get(key) == since
+            if mine:
+                self.take(delivery, using, since)
+                with hand.lock:  # at once: what is taken must not be read back again
+                    hand.to_read.pop(key, None)
         with hand.lock:
-            wanted = dict(list(hand.to_read.items())[: self._batch])
-        for using in {using for using, _pk in wanted}:
-            ids = [pk for alias, pk in wanted if alias == using]
-            for delivery in claims.read_back(using, claims.holder(), ids):
-                key = using, delivery.pk
-                with hand.lock:  # else another's row by this number, which its own hint tells of
-                    mine = hand.to_read.get(key) == wanted[key]
-                if mine:
-                    self.take(delivery, using, wanted[key])
-                    with hand.lock:  # at once: what is taken must not be read back again
-                        hand.to_read.pop(key, None)
-        with hand.lock:
-            for key, since in wanted.items():
-                if hand.to_read.get(key) == since:
-                    del hand.to_read[key]
+            for pk, since in wanted.items():
+                if hand.to_read.get((using, pk)) == since:
+                    del hand.to_read[using, pk]
 
     def look_again(self) -> None:
         """Take the next of lanes that may have become free."""
@@ -63,11 +70,14 @@ class Intake:
             # Taken off before the look: who asks from now on means what it may be too early for.
             left, hand.to_look = hand.to_look, set()
             hand.looking = len(left)
+
+        def look(using: str) -> None:
+            mine = {(alias, lane) for alias, lane in left if alias == using}
+            self._release(using, {lane for _alias, lane in mine})
+            left.difference_update(mine)
+
         try:
-            for using in {using for using, _lane in left}:
-                mine = {(alias, lane) for alias, lane in left if alias == using}
-                self._release(using, {lane for _alias, lane in mine})
-                left = left - mine
+            do_all([partial(look, using) for using in {using for using, _lane in left}])
         finally:
             with hand.lock:
                 hand.to_look |= left

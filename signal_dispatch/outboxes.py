@@ -1,7 +1,7 @@
 """Which outboxes this process looks into, and which of them are left alone for a while."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import monotonic
 
 from django.db import DatabaseError, Error, connections
@@ -78,6 +78,21 @@ class Outboxes:
         self._resting[using] = monotonic() + LONG_REST_SECONDS
         logger.warning("The database %r has no outbox: run 'migrate' on it.", using)
         return True
+
+
+def do_all(works: Iterable[Callable[[], object]]) -> None:
+    """Do one work after the other, whatever they raise; raise the first error at the end.
+
+    One database that refuses keeps the work on the others from nobody.
+    """
+    errors: list[Exception] = []
+    for work in works:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - raised below
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def pause_after(failures: int, longest: float) -> float:

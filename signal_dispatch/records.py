@@ -1,8 +1,11 @@
 """Write what became of the deliveries in hand into the outbox, batch by batch."""
 
+from functools import partial
+
 from signal_dispatch.batches import settle_all
 from signal_dispatch.concluding import tell
 from signal_dispatch.hand import Hand, Settled
+from signal_dispatch.outboxes import do_all
 from signal_dispatch.sweeping import Sweeper
 
 
@@ -19,15 +22,20 @@ class Recorder:
         with hand.lock:
             batch, hand.settled = hand.settled, []
             hand.recording = len(batch)
-        left, freed = batch, set()
+        left: dict[str, list[Settled]] = {s.job.using: [] for s in batch}
+        freed: set[tuple[str, str]] = set()
+        for each in batch:
+            left[each.job.using].append(each)
+
+        def write(using: str) -> None:
+            freed.update((using, lane) for lane in self._record_on(using, left[using]))
+            left[using] = []
+
         try:
-            for using in {s.job.using for s in batch}:
-                mine = [s for s in batch if s.job.using == using]
-                freed |= {(using, lane) for lane in self._record_on(using, mine)}
-                left = [s for s in left if s.job.using != using]
+            do_all([partial(write, using) for using in left])
         finally:
             with hand.lock:
-                hand.settled = left + hand.settled
+                hand.settled = [s for some in left.values() for s in some] + hand.settled
                 hand.to_look |= freed
                 hand.recording = 0
                 hand.ready.notify_all()

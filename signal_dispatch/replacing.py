@@ -61,9 +61,7 @@ def replace(lane: str, event: str, using: str) -> Legacy:
         ids=[d.pk for d in cancelled],
         created=created,
         bodies=_mask(rows, cancelled),
-        untold=created
-        and len(cancelled) == len(unfinished)
-        and not _were_tried(rows, cancelled),
+        untold=created and len(cancelled) == len(unfinished) and not _were_tried(rows, cancelled),
         wait=max(0.0, *(d.wait or 0.0 for d in cancelled)),  # type: ignore[attr-defined]
     )
 

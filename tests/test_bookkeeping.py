@@ -190,6 +190,33 @@ def test_answers_survive_a_database_that_is_away(desk, monkeypatch):
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize(
+    "part",
+    [
+        "recorder.record",
+        "accountant.account",
+        "gatekeeper.refresh",
+        "intake.read_back",
+        "intake.look_again",
+        "renewer.renew",
+        "renewer.check_watched",
+    ],
+)
+def test_what_one_outbox_refuses_keeps_no_other_waiting(desk, monkeypatch, part):
+    def refuse(*arguments):
+        raise OperationalError("another database is away")
+
+    owner, _, name = part.partition(".")
+    monkeypatch.setattr(getattr(desk.keeper, owner), name, refuse)
+    made = delivery()
+    desk.keeper.renewer.next_at = desk.now
+    with pytest.raises(OperationalError, match="another database"):
+        desk.step()
+
+    assert desk.ready == [made]
+
+
+@pytest.mark.django_db
 def test_a_lane_is_not_forgotten_when_the_database_goes_away_after_the_mark(desk, monkeypatch):
     first, second = held(lane="a"), behind("a")
     desk.settle(first)

@@ -110,6 +110,17 @@ def test_what_the_database_refused_is_kept_before_what_came_since(record):
     assert record.written == [first, second]
 
 
+def test_one_outbox_that_refuses_keeps_no_other_waiting(record):
+    for using in ("default", "other", "third"):
+        record.settled(using=using)
+    record.away = {"default", "other"}
+    with pytest.raises(OperationalError):
+        record()
+
+    assert len(record.written) == 1
+    assert {s.job.using for s in record.hand.settled} == {"default", "other"}
+
+
 def test_where_one_outbox_refuses_each_answer_is_written_once(record):
     made = [record.settled("a"), record.settled("b", using="other")]
     record.away = {"other"}
