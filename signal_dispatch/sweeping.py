@@ -173,6 +173,8 @@ class Sweeper:
         """Take what is due; return the seconds until the next look, 0 where something was."""
         if repair:
             idle = lanes.idle_lanes(scope.rows(using), self._batch)
+            if len(idle) == self._batch:  # there may be more
+                self._next_repair = monotonic()
             with self._hand.lock:
                 self._hand.to_look |= {(using, lane) for lane in idle}
         known = self._barred(using)

@@ -119,6 +119,8 @@ class Worker:
         # Only whoever takes it off the watched ones may send it; and another's row by this number,
         # which SQLite gives out again, is left to its own hint.
         if hand.watched.get(key) != item.since:
+            if item.leased:  # or its transaction outlasted the lease, and it is for anybody by now
+                self._bookkeeper.sweeper.ask()
             return False
         del hand.watched[key]
         return True

@@ -113,6 +113,25 @@ def test_a_look_that_left_out_a_crowded_endpoint_has_not_found_that_nothing_is_d
 
 
 @pytest.mark.django_db
+def test_more_idle_lanes_than_a_look_takes_are_not_left_for_five_minutes(sweep):
+    for number in range(6):
+        delivery(state="waiting", available_at=None, lane=f"lane-{number}")
+    sweep.now += sweeping.REPAIR_SECONDS
+    sweep()
+    assert len(sweep.hand.to_look) == 4
+    sweep.hand.to_look.clear()
+    Delivery.objects.filter(lane__in=["lane-0", "lane-1"]).update(state="cancelled")
+    sweep()
+    assert sweep.hand.to_look
+    Delivery.objects.update(state="cancelled")
+    sweep()
+    sweep.hand.to_look.clear()
+    delivery(state="waiting", available_at=None, lane="later")
+    sweep()
+    assert not sweep.hand.to_look, "that was all: the next repair is in five minutes"
+
+
+@pytest.mark.django_db
 def test_a_retry_brings_the_next_sweep_forward(sweep):
     sweep()
     sweep.sweeper.expect(3)

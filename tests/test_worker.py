@@ -20,6 +20,7 @@ from signal_dispatch import (
     renewing,
     sender_threads,
 )
+from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.exceptions import EndpointNotMocked, LeaseLost
 from signal_dispatch.jobs import Job, Place
 from signal_dispatch.models import Attempt, Delivery, State
@@ -107,6 +108,21 @@ def held_calls(receiver):
 
 
 # What is sent.
+
+
+def test_a_transaction_that_outlasted_its_lease_is_sent_soon_all_the_same(make, receiver):
+    mine = make(sweep_seconds=600, max_sleep_seconds=600)
+    mine.start()
+    eventually(lambda: mine._bookkeeper.sweeper._begun)
+    eventually(lambda: mine._bookkeeper.sweeper.next_at(time.monotonic()) > time.monotonic() + 60)
+    item = save(mine)
+    with mine._hand.lock:  # as check_watched() does when the lease is over
+        mine._hand.watched.clear()
+    Delivery.objects.update(available_at=DatabaseNow(-1))
+    commit(mine, item, fresh=False)
+
+    receiver.wait_for(1)
+    eventually(all_delivered)
 
 
 def test_a_committed_delivery_is_sent_from_memory_and_recorded(make, receiver):
