@@ -68,8 +68,12 @@ def _delivered(case: Case, response: Response, attempt: Attempt | None) -> Settl
         )
         return failed(case, settlement)
 
+    hook = "get_remote_id"
+
     def work() -> None:
+        nonlocal hook
         remote_ids.keep(dispatch, delivery, response, case.using)
+        hook = "handle_response"
         dispatch.handle_response(delivery, response)
 
     try:
@@ -81,7 +85,7 @@ def _delivered(case: Case, response: Response, attempt: Attempt | None) -> Settl
         settlement.reason = str(error)
         return failed(case, settlement)
     except Exception as error:  # noqa: BLE001 - whatever the site's code raises
-        return _hook_failed(case, "handle_response", error, attempt)
+        return _hook_failed(case, hook, error, attempt)
     settlement.recorded = True
     return settlement
 

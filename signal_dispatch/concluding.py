@@ -144,7 +144,9 @@ def _settled_with(
     return settlement
 
 
-def count_internal(delivery: Delivery, error: BaseException, *, sender_name: str) -> Settlement:
+def count_internal(
+    delivery: Delivery, using: str, error: BaseException, *, sender_name: str
+) -> Settlement:
     """Return what becomes of a delivery that broke the code around its attempt.
 
     It counts as an attempt: otherwise the same call might be made for ever.
@@ -165,9 +167,12 @@ def count_internal(delivery: Delivery, error: BaseException, *, sender_name: str
     policy = chosen or (endpoint.retry if endpoint else RetryPolicy())
     delay = policy.delay_before(attempt.number + 1)
     state = State.FAILED if delay is None else State.PENDING
-    return Settlement(
+    settlement = Settlement(
         delivery, state, attempt, delay=delay or 0.0, error_class="internal", reason=reason
     )
+    if state == State.FAILED and dispatch and endpoint:
+        return failed(Case(delivery, using, dispatch, endpoint, raising=False), settlement)
+    return settlement
 
 
 def tell(settlements: Sequence[Settlement], using: str, *, apart: bool = True) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from time import monotonic
 
 from signal_dispatch import claims, lanes, settling
+from signal_dispatch.batches import settle_all
 from signal_dispatch.bounds import Bounds
 from signal_dispatch.calling import send_limit_of
 from signal_dispatch.concluding import tell
@@ -90,7 +91,9 @@ def _send_one(
     except BaseException:
         claims.hand_back(using, lease.holder, [(delivery.pk, delivery.epoch)])
         raise
-    if not settlement.recorded and not settling.settle([settlement], using):
+    # What can't be stored raises where somebody wants to hear of it; else the attempt counts.
+    settle = settling.settle if raising else settle_all
+    if not settlement.recorded and not settle([settlement], using):
         return None
     tell([settlement], using, apart=False)
     return settlement

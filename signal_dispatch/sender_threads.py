@@ -226,7 +226,7 @@ class SenderThreads:
 
 def _internal(job: Job, error: BaseException) -> Settlement:
     if not isinstance(error, Error | EndpointNotMocked):
-        return count_internal(job.delivery, error, sender_name=claims.holder())
+        return count_internal(job.delivery, job.using, error, sender_name=claims.holder())
     # No call was made, and none of the delivery's attempts is used up.
     reason = f"{type(error).__name__}: {error}"
     return Settlement(

@@ -11,6 +11,7 @@ from django.db import transaction
 from signal_dispatch import enqueue
 from signal_dispatch.backends import backends
 from signal_dispatch.models import Attempt, Delivery
+from signal_dispatch.signals import delivery_finished
 from tests import savepoints
 from tests.shop.models import Order
 
@@ -165,6 +166,22 @@ def test_a_first_attempt_comes_when_the_policy_says(case, settings, receiver):
     else:
         assert case.calls() == []
         assert states() == {"pending"}
+
+
+def test_who_listens_hears_how_it_ended(case):
+    heard = []
+
+    def hear(delivery, **kwargs):
+        heard.append(delivery.state)
+
+    delivery_finished.connect(hear)
+    try:
+        Order.objects.create(number="A-1")
+        case.done()
+    finally:
+        delivery_finished.disconnect(hear)
+
+    assert heard == ["delivered"]
 
 
 def test_rows_of_another_environment_are_told_nobody(case, settings):

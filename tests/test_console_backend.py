@@ -3,9 +3,14 @@
 import io
 import uuid
 
+import pytest
+
+from signal_dispatch import ModelDispatch
 from signal_dispatch.backends.console import ConsoleBackend, describe
 from signal_dispatch.models import Delivery
+from signal_dispatch.queueing import Recorded
 from tests import tenants
+from tests.shop.models import Order
 
 UID = uuid.UUID("0189f7ea-ae2c-7809-8aeb-b819cf5e9e7f")
 
@@ -47,6 +52,32 @@ def test_it_shows_where_the_resolver_says(settings):
 
 def test_it_shows_bytes_as_python_does():
     assert "b'\\x00'" in shown(headers={"Content-Type": "image/png"}, body=b"\x00")
+
+
+@pytest.mark.django_db
+def test_what_can_t_be_prepared_is_failed_and_the_others_are_printed(declare):
+    class Late(ModelDispatch):
+        snapshot = "send"
+
+        def get_payload(self, order, change):
+            if order.number == "A-1":
+                raise ZeroDivisionError("bug")
+            return {}
+
+    declare(Order, base=Late)
+    stream, made = io.StringIO(), []
+    for number in ("A-1", "A-2"):
+        order = Order.objects.create(number=number)
+        (row,) = Delivery.objects.filter(object_pk=order.pk)
+        made.append(Recorded(row, "default"))
+    ConsoleBackend("default", stream=stream).committed(made, "default", fresh=False)
+
+    assert list(Delivery.objects.order_by("id").values_list("state", "error_class")) == [
+        ("failed", "build"),
+        ("delivered", ""),
+    ]
+    assert "get_payload() raised ZeroDivisionError: bug" in Delivery.objects.earliest("id").reason
+    assert stream.getvalue().count("POST") == 1
 
 
 def test_it_prints_where_it_is_told_to():

@@ -1,9 +1,10 @@
 """Attempts in the calling thread, and what is left when one of them breaks."""
 
 import pytest
+from django.db import DataError
 from django.db.models import F
 
-from signal_dispatch import ModelDispatch, claims, inline, sender
+from signal_dispatch import ModelDispatch, claims, inline, sender, settling
 from signal_dispatch.inline import send_inline
 from signal_dispatch.models import Attempt, Delivery
 from signal_dispatch.outbox import Lease
@@ -156,6 +157,23 @@ def test_an_error_of_a_hook_is_raised_and_nothing_stays_leased(declare, receiver
     assert states() == ["pending", "pending"]
     assert set(Delivery.objects.values_list("held_by", flat=True)) == {""}
     assert claims.claim_ids("default", MINE, [d.pk for d in made], only_due=True) == made
+
+
+def test_an_answer_that_can_t_be_stored_counts_all_the_same(declare, receiver, monkeypatch):
+    settle = settling.settle
+
+    def refuse_its_body(settlements, using):
+        if bytes(settlements[0].attempt.response_body):
+            raise DataError("not to be stored")
+        return settle(settlements, using)
+
+    monkeypatch.setattr(settling, "settle", refuse_its_body)
+    declare(Order)
+    send_inline([held()], "default", MINE)
+
+    made = Delivery.objects.get()
+    assert (made.state, made.attempts, made.held_by) == ("delivered", 1, "")
+    assert len(receiver.requests) == 1
 
 
 def test_an_error_of_a_hook_is_recorded_where_nobody_wants_it(declare, receiver):

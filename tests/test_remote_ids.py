@@ -153,6 +153,18 @@ def test_an_answer_without_the_id_is_failed_and_kept(declare, contacts, body):
     assert bytes(made.attempt_set.get().response_body) == body
 
 
+def test_an_error_in_get_remote_id_is_called_by_its_name(declare, contacts):
+    class Broken(ModelDispatch):
+        def get_remote_id(self, delivery, response):
+            raise AttributeError("bug")
+
+    declare(Order, **CONTACTS | {"remote_id": ""}, base=Broken)
+    Order.objects.create(number="A-1")
+    attempt()
+
+    assert Delivery.objects.get().reason == "shop.Told: get_remote_id() raised AttributeError: bug"
+
+
 def test_a_dotted_path_and_a_hook_find_the_id(declare, contacts):
     contacts.script = lambda request: (200, {"X-Id": "h-1"}, b'{"data": [{"id": 12}]}')
     declare(Order, **CONTACTS | {"remote_id": "data.0.id"})

@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import (
     ModelDispatch,
+    RetryPolicy,
     bookkeeping,
     claims,
     hand,
@@ -550,6 +551,30 @@ def test_what_a_thread_met_under_test_is_raised_by_drain(make, monkeypatch):
 
 
 # Errors.
+
+
+def test_a_delivery_that_breaks_our_own_code_to_the_end_is_told_of_as_failed(
+    make, declare, settings, receiver, monkeypatch
+):
+    told = []
+
+    class Told(ModelDispatch):
+        def handle_failure(self, delivery, attempt):
+            told.append((delivery.state, attempt.error_class))
+
+    def broken(*arguments, **values):
+        raise ZeroDivisionError("a bug of ours")
+
+    declare(Order, base=Told, name="shop.Other", retry=RetryPolicy([0]))
+    monkeypatch.setattr(sender_threads, "deliver", broken)
+    mine = make()
+    item = save(mine)
+    item.delivery.dispatch = "shop.Other"
+    commit(mine, item)
+    mine.drain(10)
+
+    assert told == [("failed", "internal")]
+    assert Delivery.objects.get().error_class == "internal"
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("a bug of ours"), SystemExit(1)])

@@ -16,6 +16,7 @@ from signal_dispatch.backends.immediate import InlineBackend
 from signal_dispatch.conf import settings
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.exceptions import InvalidBackend
+from signal_dispatch.outboxes import do_all
 from signal_dispatch.queueing import Recorded
 
 __all__ = ["BaseBackend", "Recorded", "backends"]
@@ -102,10 +103,11 @@ class Backends:
 
     def forget(self) -> None:
         """Stop the backends and read the settings again when they are next asked for."""
-        for backend in self.made():
-            backend.stop()
-        self._made.clear()
-        incidents.forget()
+        try:
+            do_all([backend.stop for backend in self.made()])
+        finally:
+            self._made.clear()
+            incidents.forget()
 
     @cached_property
     def _recording(self) -> BaseBackend:

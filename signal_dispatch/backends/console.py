@@ -7,8 +7,10 @@ from typing import Any, TextIO
 
 from signal_dispatch import claims, lanes, masking, payloads, settling
 from signal_dispatch.backends.base import BaseBackend
+from signal_dispatch.concluding import tell
+from signal_dispatch.drafts import sentence_of
 from signal_dispatch.endpoints import endpoints
-from signal_dispatch.exceptions import EndpointUnresolved, InvalidEndpoint
+from signal_dispatch.exceptions import EndpointUnresolved, InvalidEndpoint, LeaseLost
 from signal_dispatch.models import Delivery, State
 from signal_dispatch.outbox import Lease
 from signal_dispatch.preparing import prepare
@@ -41,14 +43,23 @@ class ConsoleBackend(BaseBackend):
         queue += lanes.release(using, waiting, lease).taken
         while queue:
             delivery = queue.pop(0)
-            settling.settle([self._settled(delivery, using)], using)
+            settlement = self._settled(delivery, using)
+            if settlement is not None and settling.settle([settlement], using):
+                tell([settlement], using, apart=False)
             if delivery.lane:
                 queue += lanes.release(using, [delivery.lane], lease).taken
 
-    def _settled(self, delivery: Delivery, using: str) -> Settlement:
+    def _settled(self, delivery: Delivery, using: str) -> Settlement | None:
+        """Print it, and say what became of it; None where somebody else has it."""
         dispatch = registry.find(delivery.dispatch, delivery.model)
-        drafted_late = dispatch is not None and not delivery.method
-        settled = prepare(dispatch, delivery, using) if dispatch and drafted_late else None
+        try:
+            drafted_late = dispatch is not None and not delivery.method
+            settled = prepare(dispatch, delivery, using) if dispatch and drafted_late else None
+        except LeaseLost:
+            return None
+        except Exception as error:  # noqa: BLE001 - whatever the site's code raises
+            reason = sentence_of(dispatch, error) if dispatch else str(error)
+            return Settlement(delivery, State.FAILED, error_class="build", reason=reason)
         if settled is not None:
             return settled
         self._print(delivery)
