@@ -16,7 +16,7 @@ from signal_dispatch.outbox import Lease, quoted_table
 
 #: Seconds that whoever can't come back waits for a row that somebody has locked, and between two
 #: tries.
-PATIENCE_SECONDS, PAUSE_SECONDS = 1.0, 0.05
+RELEASE_SECONDS, PAUSE_SECONDS = 1.0, 0.05
 
 
 def lane_of(environment: str, endpoint: str, dispatch: str, model: str, pk: Any) -> str:
@@ -70,7 +70,7 @@ def release_at_last(using: str, lanes: Collection[str], lease: Lease | None) -> 
     The look of somebody who recorded a row has that row locked for a moment, and may have seen
     the lane's head as it was before the mark. Passed over now, the row would wait for the repair.
     """
-    until = monotonic() + PATIENCE_SECONDS
+    until = monotonic() + RELEASE_SECONDS
     released = release(using, lanes, lease)
     taken, scheduled = [*released.taken], released.scheduled
     while released.blocked and monotonic() < until:

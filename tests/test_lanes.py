@@ -206,7 +206,7 @@ def test_who_will_not_come_back_waits_a_little_for_a_row_that_is_locked(monkeypa
 
 
 def test_who_will_not_come_back_does_not_wait_for_ever(monkeypatch):
-    monkeypatch.setattr(lanes, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(lanes, "RELEASE_SECONDS", 0.05)
     monkeypatch.setattr(lanes, "release", lambda *_: lanes.Released(blocked=frozenset("a")))
 
     assert lanes.release_at_last("default", ["a"], MINE).blocked == {"a"}
