@@ -14,8 +14,9 @@ from django.db.models import Q
 
 from signal_dispatch import signals
 from signal_dispatch.breakers import Breaker
+from signal_dispatch.clocks import DatabaseNow, SecondsFromNow
 from signal_dispatch.conf import settings
-from signal_dispatch.databases import DatabaseNow, SecondsFromNow, own_transaction
+from signal_dispatch.databases import own_transaction
 from signal_dispatch.endpoint_states import EndpointStateQuerySet
 from signal_dispatch.models import EndpointMinute, EndpointState
 

@@ -6,7 +6,8 @@ from django.db import transaction
 from django.db.models import Exists, F, OuterRef
 
 from signal_dispatch import dispatcher, lanes, signals
-from signal_dispatch.databases import DatabaseNow, alias_for_writing, own_transaction
+from signal_dispatch.clocks import DatabaseNow
+from signal_dispatch.databases import alias_for_writing, own_transaction
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State, storable
 from signal_dispatch.queueing import Recorded
 from signal_dispatch.selecting import is_unheld

@@ -13,8 +13,9 @@ from django.db.models import F
 from django.db.models.expressions import RawSQL
 
 from signal_dispatch import crashpoints, families
+from signal_dispatch.clocks import DatabaseNow, SecondsFromNow
 from signal_dispatch.conf import settings
-from signal_dispatch.databases import DatabaseNow, SecondsFromNow, own_transaction
+from signal_dispatch.databases import own_transaction
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
 from signal_dispatch.outbox import FIRST_EPOCH, Lease
 from signal_dispatch.scopes import Kind, Scope

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from django.db import IntegrityError
 
+from signal_dispatch.clocks import DatabaseMinute, DatabaseNow
 from signal_dispatch.conf import settings
-from signal_dispatch.databases import DatabaseMinute, DatabaseNow, own_transaction
+from signal_dispatch.databases import own_transaction
 from signal_dispatch.models import Attempt, EndpointMinute
 from signal_dispatch.outcomes import OutcomeKind, is_try_again
 

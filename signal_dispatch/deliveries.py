@@ -8,7 +8,8 @@ from django.db import connections
 from django.test import testcases
 
 from signal_dispatch import claims, lanes, scopes
-from signal_dispatch.databases import DatabaseNow, outbox_aliases
+from signal_dispatch.clocks import DatabaseNow
+from signal_dispatch.databases import outbox_aliases
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.inline import send_inline
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State

@@ -7,7 +7,7 @@ from django.db import models
 from django.db.models import F, Q, Sum
 from django.utils.translation import gettext_lazy as _
 
-from signal_dispatch.databases import DatabaseMinute, DatabaseNow
+from signal_dispatch.clocks import DatabaseMinute, DatabaseNow
 
 _BARRED = Q(open_until__isnull=False) | Q(paused_at__isnull=False)
 

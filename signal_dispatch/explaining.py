@@ -8,8 +8,8 @@ from django.conf import settings as django_settings
 from django.utils import formats, timezone
 from django.utils.translation import gettext as _
 
+from signal_dispatch.clocks import SecondsFromNow
 from signal_dispatch.conf import settings
-from signal_dispatch.databases import SecondsFromNow
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
 from signal_dispatch.registry import registry

@@ -10,8 +10,8 @@ from typing import Any
 from django.db import connections
 from django.db.models import F, Q, Sum, Value
 
+from signal_dispatch.clocks import DatabaseNow, SecondsFromNow
 from signal_dispatch.conf import settings
-from signal_dispatch.databases import DatabaseNow, SecondsFromNow
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.models import Delivery, EndpointMinute, EndpointState, State
 

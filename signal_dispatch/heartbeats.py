@@ -8,7 +8,7 @@ from typing import Any
 from django.db import Error
 
 from signal_dispatch import claims
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import WorkerProcess
 from signal_dispatch.scopes import Scope
 

@@ -18,8 +18,8 @@ from django.db.models.functions import Coalesce
 from signal_dispatch import bars, counting
 from signal_dispatch.alarms import Alarm, AlarmKind, finish, sound
 from signal_dispatch.breakers import Breaker
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.conf import settings
-from signal_dispatch.databases import DatabaseNow
 from signal_dispatch.endpoints import breaker_of
 from signal_dispatch.models import Delivery, State
 

@@ -9,7 +9,8 @@ from typing import Any
 from django.db import connections
 from django.db.models import Min
 
-from signal_dispatch.databases import SecondsFromNow, now_sql, own_transaction
+from signal_dispatch.clocks import SecondsFromNow, now_sql
+from signal_dispatch.databases import own_transaction
 from signal_dispatch.keys import key_as_text
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
 from signal_dispatch.outbox import Lease, quoted_table

@@ -8,8 +8,8 @@ from typing import Any
 from django.db.models import Max
 from django.utils.translation import gettext as _
 
+from signal_dispatch.clocks import DatabaseNow, SecondsFromNow
 from signal_dispatch.conf import settings
-from signal_dispatch.databases import DatabaseNow, SecondsFromNow
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.drafts import uses_remote_id
 from signal_dispatch.endpoints import endpoints

@@ -10,7 +10,8 @@ from django.db.models import Max
 from django.utils import timezone
 
 from signal_dispatch import crashpoints
-from signal_dispatch.databases import DatabaseNow, now_sql, reads_old_snapshots
+from signal_dispatch.clocks import DatabaseNow, now_sql
+from signal_dispatch.databases import reads_old_snapshots
 from signal_dispatch.models import UNFINISHED, Delivery, EndpointState, State
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from django.utils import timezone
 
 from signal_dispatch import remote_ids, settling
-from signal_dispatch.databases import SecondsFromNow
+from signal_dispatch.clocks import SecondsFromNow
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.drafts import draft
 from signal_dispatch.events import Change

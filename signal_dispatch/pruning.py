@@ -12,8 +12,9 @@ from typing import Any
 from django.db import Error, connections
 from django.db.models import Exists, OuterRef
 
+from signal_dispatch.clocks import DatabaseNow, StoredMoment
 from signal_dispatch.conf import settings
-from signal_dispatch.databases import DatabaseNow, StoredMoment, own_transaction
+from signal_dispatch.databases import own_transaction
 from signal_dispatch.models import Attempt, Delivery, DeliveryQuerySet, State
 from signal_dispatch.outbox import quoted_table
 

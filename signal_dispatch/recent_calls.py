@@ -10,8 +10,8 @@ from django.db import connections
 from django.db.models import Value
 from django.utils import timezone
 
+from signal_dispatch.clocks import DatabaseNow, SecondsFromNow
 from signal_dispatch.conf import settings
-from signal_dispatch.databases import DatabaseNow, SecondsFromNow
 from signal_dispatch.faring import DAY_SECONDS
 from signal_dispatch.models import Attempt, Delivery, EndpointMinute
 

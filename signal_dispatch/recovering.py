@@ -6,8 +6,9 @@ from django.db import connections
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Greatest, Least
 
+from signal_dispatch.clocks import DatabaseNow, SpreadFromNow
 from signal_dispatch.conf import settings
-from signal_dispatch.databases import DatabaseNow, SpreadFromNow, own_transaction
+from signal_dispatch.databases import own_transaction
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
 
 logger = logging.getLogger("signal_dispatch")

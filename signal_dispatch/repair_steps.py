@@ -5,8 +5,9 @@ from django.utils.translation import gettext as _
 
 from signal_dispatch import claims
 from signal_dispatch.backends import backends
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.conf import settings
-from signal_dispatch.databases import DatabaseNow, own_transaction
+from signal_dispatch.databases import own_transaction
 from signal_dispatch.interventions import INTERVENTIONS, Intervention, Options
 from signal_dispatch.models import Delivery, storable
 from signal_dispatch.repairs import TAKEN_SECONDS, Repair

@@ -7,7 +7,8 @@ from django.db.models import Case, F, IntegerField, Max, Min, Q, Value, When
 from django.db.models.functions import Greatest
 
 from signal_dispatch import dispatcher
-from signal_dispatch.databases import DatabaseNow, alias_for_writing, own_transaction, row_lock
+from signal_dispatch.clocks import DatabaseNow
+from signal_dispatch.databases import alias_for_writing, own_transaction, row_lock
 from signal_dispatch.events import Event
 from signal_dispatch.models import UNFINISHED, Delivery, DeliveryQuerySet, State
 from signal_dispatch.queueing import Recorded

@@ -10,7 +10,7 @@ from django.db import Error, models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 
 logger = logging.getLogger("signal_dispatch")
 

@@ -7,7 +7,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Coalesce
 
 from signal_dispatch import masking
-from signal_dispatch.databases import DatabaseNow, SecondsFromNow
+from signal_dispatch.clocks import DatabaseNow, SecondsFromNow
 from signal_dispatch.events import Event
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
 

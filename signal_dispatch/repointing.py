@@ -8,7 +8,8 @@ from django.db.models import F
 from django.db.models.functions import Coalesce
 
 from signal_dispatch import dispatcher, lanes
-from signal_dispatch.databases import DatabaseNow, alias_for_writing, own_transaction
+from signal_dispatch.clocks import DatabaseNow
+from signal_dispatch.databases import alias_for_writing, own_transaction
 from signal_dispatch.models import UNFINISHED, Delivery, DeliveryQuerySet, State
 from signal_dispatch.queueing import Recorded
 from signal_dispatch.registry import registry

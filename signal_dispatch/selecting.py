@@ -12,7 +12,7 @@ from django.db import connections
 from django.db.models import Q
 from django.utils import timezone
 
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.keys import key_as_text, key_from_text
 from signal_dispatch.models import UNFINISHED, Delivery, DeliveryQuerySet, State, storable
 from signal_dispatch.outbox import quoted_table

@@ -10,7 +10,8 @@ from django.db import connections, transaction
 from django.utils import timezone
 
 from signal_dispatch import crashpoints, masking
-from signal_dispatch.databases import now_sql, own_transaction
+from signal_dispatch.clocks import now_sql
+from signal_dispatch.databases import own_transaction
 from signal_dispatch.exceptions import LeaseLost
 from signal_dispatch.models import UNFINISHED, Attempt, Delivery, State, storable
 from signal_dispatch.outbox import quoted_table

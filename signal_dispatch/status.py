@@ -7,8 +7,8 @@ from typing import Any
 from django.db import connections
 from django.db.models import Count, F, Max, Min, Q
 
+from signal_dispatch.clocks import DatabaseNow, SecondsFromNow
 from signal_dispatch.conf import settings
-from signal_dispatch.databases import DatabaseNow, SecondsFromNow
 from signal_dispatch.exceptions import EndpointUnresolved
 from signal_dispatch.heartbeats import DEAD_SECONDS
 from signal_dispatch.models import UNFINISHED, Delivery, EndpointState, State, WorkerProcess

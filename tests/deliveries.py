@@ -6,7 +6,7 @@ from typing import Any
 from django.utils import timezone
 
 from signal_dispatch import outbox
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Attempt, Delivery
 from signal_dispatch.outbox import Lease
 

@@ -10,7 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch.admin import actions
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Delivery, Repair
 from tests.deliveries import delivery
 from tests.once import ONCE

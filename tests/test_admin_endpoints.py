@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from signal_dispatch import bars, pausing
 from signal_dispatch.breakers import Breaker
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Delivery, EndpointMinute, EndpointState, Repair
 from signal_dispatch.repair_steps import step
 from tests.deliveries import attempt_of, delivery

@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from signal_dispatch.admin import cells, changelist
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Delivery
 from tests.deliveries import delivery
 from tests.once import ONCE

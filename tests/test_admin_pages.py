@@ -13,7 +13,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.interventions import INTERVENTIONS
 from signal_dispatch.models import EndpointMinute, Repair
 from signal_dispatch.repair_steps import ask_for

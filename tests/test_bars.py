@@ -10,7 +10,7 @@ from django.db import connections
 
 from signal_dispatch import bars, counting, pausing, probing, signals
 from signal_dispatch.breakers import Breaker
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.endpoint_states import EndpointStateQuerySet
 from signal_dispatch.exceptions import UnknownEndpoint
 from signal_dispatch.models import Delivery, EndpointMinute, EndpointState

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from signal_dispatch import bookkeeping, claims, lanes, records
 from signal_dispatch.bookkeeping import Bookkeeper
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
 from signal_dispatch.intake import RETURN_SECONDS
 from signal_dispatch.jobs import Job

@@ -3,7 +3,7 @@
 import pytest
 
 from signal_dispatch import ModelDispatch, bars, bounds, counting, inline, pausing
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Delivery, EndpointMinute, EndpointState
 from signal_dispatch.rates import rates
 from signal_dispatch.testing import drain

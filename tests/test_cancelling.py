@@ -5,7 +5,7 @@ from django.db import connection, transaction
 
 from signal_dispatch import cancelling, settling
 from signal_dispatch.cancelling import cancel, skip
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Delivery, State
 from signal_dispatch.settling import Settlement
 from signal_dispatch.signals import delivery_finished

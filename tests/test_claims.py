@@ -12,7 +12,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from signal_dispatch import claims
-from signal_dispatch.databases import DatabaseNow, own_transaction
+from signal_dispatch.clocks import DatabaseNow
+from signal_dispatch.databases import own_transaction
 from signal_dispatch.models import Delivery
 from signal_dispatch.outbox import Lease
 from signal_dispatch.scopes import Kind, Scope

@@ -7,7 +7,7 @@ from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import counting
-from signal_dispatch.databases import DatabaseMinute, DatabaseNow
+from signal_dispatch.clocks import DatabaseMinute, DatabaseNow
 from signal_dispatch.endpoint_states import EndpointMinuteQuerySet
 from signal_dispatch.models import Attempt, Delivery, EndpointMinute
 from tests.deliveries import seconds_until

@@ -7,12 +7,9 @@ import pytest
 from django.db import NotSupportedError, connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
+from signal_dispatch.clocks import DatabaseNow, SecondsFromNow, StoredMoment, now_sql
 from signal_dispatch.databases import (
-    DatabaseNow,
-    SecondsFromNow,
-    StoredMoment,
     joined_transaction,
-    now_sql,
     outbox_aliases,
     own_transaction,
     reads_old_snapshots,

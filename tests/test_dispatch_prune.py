@@ -8,7 +8,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from signal_dispatch import pruning
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Delivery
 from tests.deliveries import delivery
 from tests.test_pruning import finished

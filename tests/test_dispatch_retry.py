@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.management import batches
 from signal_dispatch.management.commands import dispatch_retry
 from signal_dispatch.models import Delivery

@@ -10,7 +10,7 @@ from django.db import OperationalError, connections
 
 from signal_dispatch import bars, reports, status
 from signal_dispatch.breakers import Breaker
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Delivery
 from tests.deliveries import delivery
 from tests.shop.models import Order

@@ -9,7 +9,7 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError
 
 from signal_dispatch import tallies
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Delivery
 from signal_dispatch.worker import Worker
 from tests.acceptance import process

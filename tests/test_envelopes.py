@@ -8,7 +8,7 @@ import pytest
 from django.db import transaction
 
 from signal_dispatch import Event, Outcome, enqueue
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.envelopes import retyped, type_of, wrap
 from signal_dispatch.models import Delivery
 from tests.sending import attempt

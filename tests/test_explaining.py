@@ -4,7 +4,7 @@ import pytest
 import time_machine
 from django.test import override_settings
 
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.explaining import (
     Wait,
     attempts_of,

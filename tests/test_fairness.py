@@ -18,7 +18,7 @@ from signal_dispatch import (
     sender_threads,
     signals,
 )
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.exceptions import LeaseLost
 from signal_dispatch.models import Attempt, Delivery, EndpointMinute, EndpointState
 from signal_dispatch.rates import rates

@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import claims, heartbeats
 from signal_dispatch.backends import backends
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.heartbeats import BEAT_SECONDS, FORGET_SECONDS, Heartbeat
 from signal_dispatch.models import WorkerProcess
 from signal_dispatch.scopes import Scope

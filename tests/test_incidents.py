@@ -12,7 +12,7 @@ from django.db.models import F
 from signal_dispatch import bars, bounds, counting, gates, incidents
 from signal_dispatch.alarms import AlarmKind
 from signal_dispatch.backends import backends
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.gates import Gatekeeper
 from signal_dispatch.hand import Hand
 from signal_dispatch.health import CALM_SECONDS

@@ -6,7 +6,7 @@ import pytest
 from django.db import OperationalError
 
 from signal_dispatch import claims, intake, lanes
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.hand import Hand
 from signal_dispatch.intake import RETURN_SECONDS, Intake
 from signal_dispatch.lanes import Released

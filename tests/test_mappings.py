@@ -5,7 +5,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import Event, mappings
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.mappings import Told
 from signal_dispatch.retries import RetryPolicy
 from tests.deliveries import delivery

@@ -9,7 +9,7 @@ from django.db.models.signals import pre_delete
 from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import pruning
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import UNFINISHED, Attempt, Delivery, State
 from signal_dispatch.pruning import KEPT_AS, PASS_SECONDS, Pruner, expired, step
 from tests.deliveries import attempt_of, delivery

@@ -4,7 +4,7 @@ import pytest
 
 from signal_dispatch import repair_steps
 from signal_dispatch.backends import backends
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.interventions import INTERVENTIONS
 from signal_dispatch.models import Delivery, Repair
 from signal_dispatch.repair_steps import ask_for, step, stop

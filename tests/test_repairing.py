@@ -7,7 +7,7 @@ import pytest
 from django.db import connections, transaction
 
 from signal_dispatch import Event, lanes, settling
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Attempt, Delivery, State
 from signal_dispatch.repairing import retry
 from signal_dispatch.settling import Settlement

@@ -7,7 +7,7 @@ import pytest
 from django.db import transaction
 
 from signal_dispatch import Event, RetryPolicy, enqueue, replacing
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Attempt, Delivery
 from signal_dispatch.replacing import REPLACED
 from tests.deliveries import attempt_of

@@ -3,7 +3,7 @@
 import pytest
 
 from signal_dispatch import lanes, repointing
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Delivery
 from signal_dispatch.repointing import Target, repoint
 from tests.deliveries import delivery, seconds_until

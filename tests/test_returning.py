@@ -4,7 +4,7 @@ import pytest
 from django.db import OperationalError
 
 from signal_dispatch import claims
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.hand import Hand
 from signal_dispatch.jobs import Job
 from signal_dispatch.models import Delivery

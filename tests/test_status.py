@@ -6,7 +6,7 @@ from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import bars, status
 from signal_dispatch.breakers import Breaker
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.heartbeats import DEAD_SECONDS
 from signal_dispatch.limits import Limits
 from signal_dispatch.models import Delivery

@@ -7,7 +7,7 @@ from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import claims, health, outboxes, sweeping
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.gates import Gatekeeper
 from signal_dispatch.hand import Hand

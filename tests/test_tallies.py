@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from signal_dispatch import tallies
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.scopes import Scope
 from signal_dispatch.signals import delivery_finished
 from signal_dispatch.tallies import Tally, left_on

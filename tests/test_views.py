@@ -8,7 +8,7 @@ from django.urls import include, path, reverse
 
 from signal_dispatch import bars, views
 from signal_dispatch.breakers import Breaker
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.limits import Limits
 from tests.deliveries import delivery
 from tests.shop.models import Order

@@ -21,7 +21,7 @@ from signal_dispatch import (
     renewing,
     sender_threads,
 )
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.exceptions import EndpointNotMocked, LeaseLost
 from signal_dispatch.jobs import Job, Place
 from signal_dispatch.models import Attempt, Delivery, State

@@ -12,8 +12,8 @@ from django.db import Error, transaction
 
 from signal_dispatch import bodies, masking, showing
 from signal_dispatch.admin import cells, outboxes
+from signal_dispatch.clocks import SecondsFromNow
 from signal_dispatch.credentials import Asked
-from signal_dispatch.databases import SecondsFromNow
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.explaining import Wait, short_holder, why_it_waits
 from signal_dispatch.keys import key_as_text

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from signal_dispatch.admin.changelist import LOOKED_AT
 from signal_dispatch.admin.endpoints import LISTED
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Attempt, Delivery, EndpointMinute
 from tests.acceptance.rows import copy, tidy
 from tests.acceptance.soak import report, scaled

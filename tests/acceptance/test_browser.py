@@ -30,7 +30,7 @@ ADMIN = "admin/signal_dispatch/delivery/"
 MANY = 5_000
 #: Writes deliveries that were given up, of orders that the CRM has not heard of.
 FAILED = """
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Delivery
 Delivery.objects.bulk_create(
     (

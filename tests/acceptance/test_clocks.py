@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import pytest
 
-from signal_dispatch.databases import SecondsFromNow
+from signal_dispatch.clocks import SecondsFromNow
 from signal_dispatch.models import Delivery
 from tests.acceptance import changed
 from tests.acceptance.soak import report, scaled

@@ -6,7 +6,7 @@ import pytest
 from django.db.models import Count
 
 from signal_dispatch import suppressed
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Attempt, Delivery
 from tests.acceptance import rows
 from tests.acceptance.process import run, start

@@ -8,7 +8,7 @@ import pytest
 from django.db import connection, transaction
 
 from signal_dispatch import claims
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Delivery
 from signal_dispatch.outbox import Lease
 from signal_dispatch.scopes import Scope

@@ -3,7 +3,7 @@
 import pytest
 
 from signal_dispatch.backends import backends
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Delivery
 from tests.acceptance import changed
 from tests.acceptance.rows import copy

@@ -7,7 +7,7 @@ from django.db import Error, connection, connections, transaction
 
 from signal_dispatch import ModelDispatch, claims, replacing
 from signal_dispatch.backends import backends
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.inline import send_inline
 from signal_dispatch.lanes import lane_of
 from signal_dispatch.models import Delivery

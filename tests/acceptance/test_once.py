@@ -43,7 +43,7 @@ def test_processes_of_8_threads_send_each_delivery_once(processes, receiver, tmp
 
 
 def make_due(count):
-    from signal_dispatch.databases import DatabaseNow
+    from signal_dispatch.clocks import DatabaseNow
 
     rows = [new(object_pk=n, method="POST", body=b'{"number": "%d"}' % n) for n in range(count)]
     for row in rows:

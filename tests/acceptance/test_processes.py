@@ -43,7 +43,7 @@ def test_what_a_killed_process_left_is_delivered_by_a_worker(receiver):
 
 
 def due():
-    from signal_dispatch.databases import DatabaseNow
+    from signal_dispatch.clocks import DatabaseNow
 
     rows = Delivery.objects.filter(available_at__lte=DatabaseNow())
     return list(rows.values_list("pk", flat=True))
@@ -66,7 +66,7 @@ def test_what_a_killed_process_left_is_delivered_by_one_that_only_reads(receiver
 
 
 def test_once_leaves_what_is_scheduled_or_held_by_others(receiver):
-    from signal_dispatch.databases import DatabaseNow
+    from signal_dispatch.clocks import DatabaseNow
     from tests.deliveries import delivery
 
     held = delivery(available_at=DatabaseNow(60), held_by="another", epoch=1)

@@ -9,7 +9,7 @@ from django.db import connection
 
 from signal_dispatch import pruning
 from signal_dispatch.backends import backends
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Attempt, Delivery
 from signal_dispatch.pruning import Pruner
 from tests.acceptance import rows

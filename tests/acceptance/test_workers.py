@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from signal_dispatch.databases import DatabaseNow
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.heartbeats import DEAD_SECONDS, FORGET_SECONDS
 from signal_dispatch.models import Attempt, Delivery, WorkerProcess
 from signal_dispatch.status import status_of
