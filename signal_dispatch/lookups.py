@@ -6,7 +6,6 @@ The checks and the way of a call read models here alike, so what a check lets pa
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
-from difflib import get_close_matches
 from inspect import isclass
 from reprlib import repr as shortened
 from typing import Any, TypeAlias
@@ -83,11 +82,11 @@ def find(model: type[Model], lookup: str) -> "AnyField | None":
     """Find the field at the end of a look-up; ``None`` where something else stands there."""
     *way, last = lookup.split(LOOKUP_SEP)
     for name in way:
-        relation = _relation(model, name)
-        if relation is None or not _is_model(relation.related_model):
+        found = relation(model, name)
+        if found is None or not is_model(found.related_model):
             return None
-        model = relation.related_model
-    field = _relation(model, last)
+        model = found.related_model
+    field = relation(model, last)
     return None if isinstance(field, ForeignObjectRel) else field
 
 
@@ -95,11 +94,11 @@ def relations_of(model: type[Model], lookup: str) -> str:
     """Return the part of a look-up that leads over columns to one related object each."""
     way: list[str] = []
     for name in lookup.split(LOOKUP_SEP)[:-1]:
-        relation = _relation(model, name)
-        if not isinstance(relation, ForeignKey) or not _is_model(relation.related_model):
+        found = relation(model, name)
+        if not isinstance(found, ForeignKey) or not is_model(found.related_model):
             break
         way.append(name)
-        model = relation.related_model
+        model = found.related_model
     return LOOKUP_SEP.join(way)
 
 
@@ -109,7 +108,7 @@ def many_to_many(model: type[Model], name: str) -> tuple[type[Model], str, str, 
     Returns its table's model, the names of the foreign keys there to the model and to the other
     one, and whether the other one declares it; ``None`` where the name stands for nothing such.
     """
-    found = _relation(model, name)
+    found = relation(model, name)
     reverse = isinstance(found, ForeignObjectRel)
     field = found.field if reverse else found
     if not isinstance(field, ManyToManyField):
@@ -119,37 +118,19 @@ def many_to_many(model: type[Model], name: str) -> tuple[type[Model], str, str, 
     return (through, other, own, True) if reverse else (through, own, other, False)
 
 
-def problem_with(model: type[Model], lookup: str) -> str | None:
-    """Say in one sentence what is wrong with a look-up, ``None`` if nothing is.
-
-    Properties and other attributes of a class are fine; what follows them only the values know.
-    """
-    *way, last = lookup.split(LOOKUP_SEP)
-    for name in way:
-        relation = _relation(model, name)
-        if relation is None:
-            return _problem_with_attribute(model, name)
-        if problem := _problem_on_the_way(model, name, relation):
-            return problem
-        if not _is_model(relation.related_model):  # a generic relation, or a missing app
-            return None
-        model = relation.related_model
-    return _problem_at_the_end(model, last)
-
-
 def _related(holder: Any, name: str) -> Any:
     """Take one step to a related object; ``None`` where there is none."""
     try:
         return _read(holder, name)
     except ObjectDoesNotExist:
-        relation = _relation(type(holder), name) if isinstance(holder, Model) else None
-        if isinstance(relation, ForeignObjectRel):  # one-to-one, from the side without a column
+        found = relation(type(holder), name) if isinstance(holder, Model) else None
+        if isinstance(found, ForeignObjectRel):  # one-to-one, from the side without a column
             return None
         raise
 
 
 def _value(holder: Any, name: str) -> Any:
-    field = _relation(type(holder), name) if isinstance(holder, Model) else None
+    field = relation(type(holder), name) if isinstance(holder, Model) else None
     if field is None or (isinstance(field, ForeignObjectRel) and not field.many_to_many):
         return _related(holder, name)
     using = holder._state.db or DEFAULT_DB_ALIAS
@@ -213,7 +194,7 @@ def _in_zone(value: datetime, using: str) -> datetime:
     return aware.astimezone(zone)
 
 
-def _relation(model: type[Model], name: str) -> Any:
+def relation(model: type[Model], name: str) -> Any:
     """Find the field, or the relation from another model, that is an attribute of this name."""
     if name == "pk":
         return model._meta.pk
@@ -228,38 +209,6 @@ def _relation(model: type[Model], name: str) -> Any:
     return next((r for r in relations if r.get_accessor_name() == name), None)
 
 
-def _is_model(related: Any) -> bool:
+def is_model(related: Any) -> bool:
+    """Say whether it is a model: a generic relation, or one of a missing app, leads to none."""
     return isclass(related) and issubclass(related, Model)
-
-
-def _problem_on_the_way(model: type[Model], name: str, field: Any) -> str | None:
-    if field.one_to_many or field.many_to_many:
-        return f"'{name}' of {model._meta.label} leads to many objects, so nothing can follow it."
-    if not field.is_relation:
-        return f"'{name}' of {model._meta.label} is no relation, so nothing can follow it."
-    if not isinstance(field, ForeignObjectRel) and name != field.name:
-        return f"'{name}' of {model._meta.label} is a key; write '{field.name}' to follow it."
-    return None
-
-
-def _problem_at_the_end(model: type[Model], name: str) -> str | None:
-    field = _relation(model, name)
-    if field is None:
-        return _problem_with_attribute(model, name)
-    if field.one_to_many:
-        return (
-            f"'{name}' of {model._meta.label} leads to many objects; add what you need of them "
-            "in get_payload()."
-        )
-    return None
-
-
-def _problem_with_attribute(model: type[Model], name: str) -> str | None:
-    if not hasattr(model, name):
-        public = [other for other in dir(model) if not other.startswith("_")]
-        close = get_close_matches(name, public, n=1)
-        hint = f" Did you mean '{close[0]}'?" if close else ""
-        return f"'{name}' is no field, relation or property of {model._meta.label}.{hint}"
-    if callable(getattr(model, name)):
-        return f"'{name}' of {model._meta.label} has to be called; make it a property."
-    return None

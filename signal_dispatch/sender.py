@@ -16,7 +16,8 @@ from signal_dispatch.credentials import ERROR_CLASS, Auth, Credentials
 from signal_dispatch.deadlines import deadline, seconds_left
 from signal_dispatch.entries import Endpoint
 from signal_dispatch.exceptions import EndpointNotMocked, SendError
-from signal_dispatch.outcomes import Response, causes, explain
+from signal_dispatch.failures import causes, explain
+from signal_dispatch.outcomes import Response
 from signal_dispatch.signing import sign
 from signal_dispatch.wire import StaleConnection
 

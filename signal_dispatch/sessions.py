@@ -9,7 +9,7 @@ from requests.adapters import HTTPAdapter
 
 from signal_dispatch import decoding
 from signal_dispatch.entries import Endpoint
-from signal_dispatch.outcomes import explain
+from signal_dispatch.failures import explain
 from signal_dispatch.wire import Adapter, GuardedAdapter
 
 _OWN_ADAPTERS = (

@@ -107,3 +107,18 @@ def tenant(receiver: Receiver, settings: Any) -> Iterator[Any]:
     tenants.url = receiver.url
     yield tenants
     tenants.forget()
+
+
+@pytest.fixture
+def person(client: Any) -> Callable[..., Any]:
+    """Log somebody into the admin who may view deliveries, and do what else is named."""
+    from django.contrib.auth.models import Permission, User
+
+    def person(*names: str) -> Any:
+        user, _made = User.objects.get_or_create(username="ann", is_staff=True)
+        wanted = ["view_delivery", *names]
+        user.user_permissions.set(Permission.objects.filter(codename__in=wanted))
+        client.force_login(user)
+        return client
+
+    return person

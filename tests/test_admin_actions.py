@@ -30,20 +30,6 @@ PERMISSIONS = {
 }
 
 
-@pytest.fixture
-def person(client):
-    """Log somebody in who may do these things."""
-
-    def person(*names):
-        user, _made = User.objects.get_or_create(username="ann", is_staff=True)
-        wanted = ["view_delivery", *names]
-        user.user_permissions.set(Permission.objects.filter(codename__in=wanted))
-        client.force_login(user)
-        return client
-
-    return person
-
-
 def post(client, action, *made, query="", **data):
     chosen = {"_selected_action": [each.pk for each in made], "action": action}
     return client.post(URL + query, chosen | data)

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 import requests
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -36,20 +36,6 @@ def page(admin_client):
         return answer
 
     return page
-
-
-@pytest.fixture
-def person(client):
-    """Log somebody in who may do these things."""
-
-    def person(*names):
-        user, _made = User.objects.get_or_create(username="ann", is_staff=True)
-        wanted = ["view_delivery", *names]
-        user.user_permissions.set(Permission.objects.filter(codename__in=wanted))
-        client.force_login(user)
-        return client
-
-    return person
 
 
 def ask(client, deed, alias="crm", **data):

@@ -11,7 +11,8 @@ from django.db.models import F, Value
 from django.db.models.functions import Now
 
 from signal_dispatch.exceptions import PayloadError
-from signal_dispatch.lookups import find, normalise, problem_with, resolve
+from signal_dispatch.lookup_problems import problem_with
+from signal_dispatch.lookups import find, normalise, resolve
 from tests.fieldzoo.models import Animal, Keeper, Note, Passport
 from tests.shop.models import Customer, Order, PriorityOrder, Seat, Shipment, Tag
 

@@ -7,14 +7,8 @@ import requests
 from urllib3 import exceptions as urllib3_errors
 
 from signal_dispatch.exceptions import InvalidEndpoint, SendError
-from signal_dispatch.outcomes import (
-    Outcome,
-    OutcomeKind,
-    Response,
-    explain,
-    outcome_of,
-    outcome_of_error,
-)
+from signal_dispatch.failures import explain
+from signal_dispatch.outcomes import Outcome, OutcomeKind, Response, outcome_of, outcome_of_error
 from tests.once import ONCE
 
 pytestmark = ONCE

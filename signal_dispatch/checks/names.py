@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.checks import CheckMessage
 
-from signal_dispatch import lookups, paths
+from signal_dispatch import lookup_problems, lookups, paths
 from signal_dispatch.checks.problems import Problem, where
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.drafts import REMOTE_ID, uses_remote_id
@@ -17,7 +17,7 @@ def check_fields(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
     """Follow each look-up of the payload."""
 
     def problem_with(name: str) -> str | None:
-        return lookups.problem_with(dispatch.model, name)
+        return lookup_problems.problem_with(dispatch.model, name)
 
     if dispatch.fields is not None:
         hint = 'List field look-ups, such as ["number", "customer__email"].'
@@ -121,7 +121,7 @@ def _check_path_names(
     for name in paths.variables(template):
         if name == REMOTE_ID and uses_remote_id(dispatch):
             continue
-        sentence = lookups.problem_with(dispatch.model, name)
+        sentence = lookup_problems.problem_with(dispatch.model, name)
         if sentence and name == REMOTE_ID:
             yield Problem.REMOTE_ID_UNDECLARED.message(
                 f"{place} has {{remote_id}}, and nothing says where the remote's id comes from.",
