@@ -53,12 +53,8 @@ def sound(alarm: Alarm, *, apart: bool) -> None:
     has calls to make meanwhile.
     """
     about = alarm.delivery.log_extra("alarm") if alarm.delivery else {"action": "alarm"}
-    logger.log(
-        logging.WARNING if alarm.kind == AlarmKind.ENDPOINT_RECOVERED else logging.ERROR,
-        "%s",
-        alarm.text,
-        extra=about | {"alarm": alarm.kind.value, "endpoint": alarm.endpoint},
-    )
+    about |= {"alarm": alarm.kind.value, "endpoint": alarm.endpoint}
+    logger.error("%s", alarm.text, extra=about)
     if not apart:
         _call(alarm)
     elif signals.alarm_raised.has_listeners(Alarm):

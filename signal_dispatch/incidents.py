@@ -14,6 +14,7 @@ from typing import Any
 from django.db import Error
 from django.db.models import Q
 from django.db.models.functions import Coalesce
+from django.utils.translation import gettext as _
 
 from signal_dispatch import bars, counting
 from signal_dispatch.alarms import Alarm, AlarmKind, finish, sound
@@ -63,7 +64,7 @@ def judge(using: str, endpoint: str, *, known: bool, apart: bool) -> Verdict:
     opens = breaker is not None and breaker.opens_at(attempts, failed)
     if breaker is not None and opens:
         if bars.open_breaker(using, endpoint, breaker, attempts=attempts, failed=failed):
-            _tell_breaker(using, endpoint, breaker, f"{failed} of the last {attempts}", apart=apart)
+            _tell_breaker(using, endpoint, breaker, attempts, failed, apart=apart)
     elif failed >= BEGIN_FAILED and not known:
         known = _begin(using, endpoint, apart=apart)
     return Verdict(attempts, failed, opens=opens, fails=known or opens)
@@ -76,7 +77,7 @@ def end_if_well(using: str, endpoint: str, *, apart: bool) -> bool:
         return False
     rows = bars.state_of(using, endpoint).filter(failing_since__isnull=False)
     if rows.update(failing_since=None, opening_told=False):
-        text = f"The endpoint {endpoint!r} is well again."
+        text = _("The endpoint %r is well again.") % endpoint
         _sound(AlarmKind.ENDPOINT_RECOVERED, using, endpoint, text, apart=apart)
     return True
 
@@ -87,7 +88,8 @@ def tell_failed(deliveries: Iterable[Delivery], using: str, *, apart: bool) -> N
     for endpoint, delivery in first.items():
         # A test, in whose thread it is told, begins with an outbox that knows of nothing.
         if (not apart or _may_be_first(using, endpoint)) and _is_first(using, endpoint):
-            text = f"Delivery {delivery} is failed for good. {delivery.reason}"
+            told = {"delivery": delivery, "reason": delivery.reason}
+            text = _("Delivery %(delivery)s is failed for good. %(reason)s") % told
             kind = AlarmKind.DELIVERY_FAILED
             _sound(kind, using, endpoint, text, apart=apart, delivery=delivery)
 
@@ -97,22 +99,29 @@ def _begin(using: str, endpoint: str, *, apart: bool) -> bool:
     if failed < BEGIN_FAILED or failed < BEGIN_SHARE * attempts:
         return False
     if bars.write(using, endpoint, Q(failing_since=None), {"failing_since": DatabaseNow()}):
-        text = f"The endpoint {endpoint!r} fails: {failed} of its last {attempts} attempts did."
+        told = {"endpoint": endpoint, "failed": failed, "attempts": attempts}
+        text = _(
+            "The endpoint %(endpoint)r fails: %(failed)d of its last %(attempts)d attempts did."
+        )
+        text %= told
         _sound(AlarmKind.ENDPOINT_FAILING, using, endpoint, text, apart=apart)
     return True
 
 
 def _tell_breaker(
-    using: str, endpoint: str, breaker: Breaker, how_many: str, *, apart: bool
+    using: str, endpoint: str, breaker: Breaker, attempts: int, failed: int, *, apart: bool
 ) -> None:
     """Tell that the breaker opened: once an incident, though it may open many times in one."""
     now = {"failing_since": Coalesce("failing_since", DatabaseNow()), "opening_told": True}
     # Its row is there, for the breaker opened.
     if bars.state_of(using, endpoint).filter(opening_told=False).update(**now):
-        text = (
-            f"The endpoint {endpoint!r} is paused by its breaker: {how_many} attempts failed. "
-            f"After {breaker.pause:g} s one call at a time tries whether it is well again."
+        counts = {"failed": failed, "attempts": attempts, "pause": f"{breaker.pause:g}"}
+        text = _(
+            "The endpoint %(endpoint)r is paused by its breaker: %(failed)d of the last "
+            "%(attempts)d attempts failed. After %(pause)s s one call at a time tries whether it "
+            "is well again."
         )
+        text %= counts | {"endpoint": endpoint}
         _sound(AlarmKind.BREAKER_OPENED, using, endpoint, text, apart=apart)
 
 

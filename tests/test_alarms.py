@@ -35,7 +35,7 @@ def test_an_alarm_is_one_line_at_level_error_and_recovery_one_below(caplog):
 
     assert [(r.levelno, r.action, r.alarm, r.endpoint, r.getMessage()) for r in caplog.records] == [
         (logging.ERROR, "alarm", "endpoint_failing", "crm", "The endpoint 'crm' fails."),
-        (logging.WARNING, "alarm", "endpoint_recovered", "crm", "It is well again."),
+        (logging.ERROR, "alarm", "endpoint_recovered", "crm", "It is well again."),
     ]
 
 

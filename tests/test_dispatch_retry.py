@@ -1,9 +1,11 @@
 """Deliveries that a person lets go out again, from the command line."""
 
+from datetime import timedelta
 from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
 from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.management import batches
@@ -48,6 +50,17 @@ def test_others_go_out_again_where_they_are_asked_for():
 
     assert states() == ["pending", "pending"]
     assert not Delivery.objects.filter(available_at__gt=DatabaseNow()).exists()
+
+
+def test_what_an_outage_cost_is_found_by_when_it_was_given_up():
+    failed(object_pk=1, created_at=DatabaseNow(-9000), finished_at=DatabaseNow(-8000))
+    failed(object_pk=2, created_at=DatabaseNow(-9000))
+    since = (timezone.now() - timedelta(hours=1)).isoformat()
+    run("--since", since)
+    assert states() == ["failed", "failed"], "both were recorded before"
+    run("--finished-since", since)
+
+    assert states() == ["failed", "pending"]
 
 
 def test_filters_say_which():

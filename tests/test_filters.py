@@ -110,8 +110,8 @@ def test_what_is_gone_from_code_and_settings_may_be_named_while_rows_name_it():
         (("--object", "shop.ordr:7"), r"names no object"),
         (("--object", "order:7"), r"names no object"),
         (("--uid", "7"), r"--uid '7' is no UUID"),
-        (("--since", "yesterday"), r"--since and --until take a day or a moment.*yesterday"),
-        (("--until", "2026-13-01"), r"--since and --until take a day or a moment"),
+        (("--since", "yesterday"), r"--since, --until .* take a day or a moment.*yesterday"),
+        (("--until", "2026-13-01"), r"--finished-since take a day or a moment"),
     ],
 )
 def test_a_wrong_value_is_an_error_that_names_the_known_ones(declare, arguments, said):

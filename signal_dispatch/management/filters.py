@@ -88,6 +88,11 @@ def add_filters(parser: ArgumentParser, states: Iterable[str], default: str) -> 
         "--until", metavar="WHEN", help="Recorded on this day or before, or before this moment."
     )
     parser.add_argument(
+        "--finished-since",
+        metavar="WHEN",
+        help="Finished since then, as --since takes it: of failed ones, given up since then.",
+    )
+    parser.add_argument(
         "--object", metavar="APP.MODEL:PK", help='Only those of this object, as "shop.order:7".'
     )
     parser.add_argument("--uid", metavar="UID", help="Only the one with this Idempotency-Key.")
@@ -105,13 +110,14 @@ def add_filters(parser: ArgumentParser, states: Iterable[str], default: str) -> 
 def filters_of(options: Mapping[str, Any]) -> Filters:
     """Read the options. Raises ``CommandError`` with what is known, for a value that is not."""
     aliases = _aliases(options["database"])
-    names = ("endpoint", "dispatch", "event", "state", "error_class", "since", "until")
+    times = ("since", "until", "finished_since")
+    names = ("endpoint", "dispatch", "event", "state", "error_class", *times)
     given = {name: options[name] for name in names if options[name] is not None}
     try:
         selections = [Selection.of(given)]
     except ValueError as error:
         raise CommandError(
-            f'--since and --until take a day or a moment, as "2026-01-31T10:30": {error}.'
+            f'--since, --until and --finished-since take a day or a moment, as "2026-01-31T10:30": {error}.'
         ) from error
     typed = [_object(options["object"], aliases), _uid(options["uid"])]
     selections += [Selection(q=text) for text in typed if text is not None]
