@@ -117,7 +117,8 @@ def filters_of(options: Mapping[str, Any]) -> Filters:
         selections = [Selection.of(given)]
     except ValueError as error:
         raise CommandError(
-            f'--since, --until and --finished-since take a day or a moment, as "2026-01-31T10:30": {error}.'
+            "--since, --until and --finished-since take a day or a moment, as "
+            f'"2026-01-31T10:30": {error}.'
         ) from error
     typed = [_object(options["object"], aliases), _uid(options["uid"])]
     selections += [Selection(q=text) for text in typed if text is not None]
