@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from signal_dispatch.backends import BaseBackend, backends
 from signal_dispatch.testing import real_network
 from tests import tenants
@@ -53,3 +55,33 @@ def test_the_real_network_makes_it_production():
         assert not backends.under_test
         assert backends.wants_hints
     assert backends.under_test
+
+
+class Stubborn(BaseBackend):
+    """A backend that notes its end, and raises where its options say so."""
+
+    ended = []
+
+    def __init__(self, alias, *, raises=False):
+        super().__init__(alias)
+        self._raises = raises
+
+    def stop(self):
+        self.ended.append(self.alias)
+        if self._raises:
+            raise RuntimeError(self.alias)
+
+
+def test_one_that_can_t_be_stopped_keeps_no_other_running(settings):
+    path = f"{__name__}.Stubborn"
+    settings.SIGNAL_DISPATCH_BACKENDS = {
+        "a": {"BACKEND": path, "OPTIONS": {"raises": True}},
+        "b": {"BACKEND": path},
+    }
+    made = [backends["a"], backends["b"]]
+    with pytest.raises(RuntimeError, match="a"):
+        backends.forget()
+
+    assert Stubborn.ended == ["a", "b"]
+    assert backends["b"] is not made[1], "settings are read again"
+    settings.SIGNAL_DISPATCH_BACKENDS = {"b": {"BACKEND": path}}
