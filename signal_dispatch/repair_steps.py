@@ -1,6 +1,6 @@
 """Make one step of a repair: the next few deliveries of its selection."""
 
-from django.db.models import F, Max
+from django.db.models import F
 from django.utils.translation import gettext as _
 
 from signal_dispatch import claims
@@ -8,6 +8,7 @@ from signal_dispatch.backends import backends
 from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.conf import settings
 from signal_dispatch.databases import own_transaction
+from signal_dispatch.horizons import Horizon
 from signal_dispatch.interventions import INTERVENTIONS, Intervention, Options
 from signal_dispatch.models import Delivery, storable
 from signal_dispatch.repairs import TAKEN_SECONDS, Repair
@@ -27,11 +28,12 @@ def ask_for(
     by: str,
     expected: str = "",
     options: Options | None = None,
+    horizon: Horizon | None = None,
 ) -> Repair:
-    """Have an intervention made on all deliveries that match now; return what keeps it in mind."""
+    """Have an intervention made on all that match now, or did by then; return what keeps it."""
     repairs = Repair.objects.using(using)
     repairs.filter(finished_at__lt=DatabaseNow(-KEEP_SECONDS)).delete()
-    newest = Delivery.objects.using(using).aggregate(newest=Max("pk"))["newest"]
+    horizon = horizon or Horizon.of(using)
     repair = repairs.create(
         environment=settings.environment,
         what=intervention.name,
@@ -39,7 +41,8 @@ def ask_for(
         selection=selection.given(),
         by=by,
         expected=expected,
-        until_id=newest or 0,
+        until_id=horizon.newest,
+        until=horizon.moment,
         created_at=DatabaseNow(),
     )
     backends.look_for_repairs(using)
@@ -88,8 +91,9 @@ def _take(using: str) -> Repair | None:
 
 
 def _advance(repair: Repair, intervention: Intervention, using: str) -> None:
-    rows = Selection.of(repair.selection).rows(using)
-    left = rows.filter(pk__gt=repair.last_id, pk__lte=repair.until_id).order_by("pk")
+    horizon = Horizon(repair.until_id, repair.until)
+    rows = horizon.narrow(Selection.of(repair.selection).rows(using))
+    left = rows.filter(pk__gt=repair.last_id).order_by("pk")
     ids = list(left.values_list("pk", flat=True)[:STEP])
     chosen = Delivery.objects.using(using).filter(pk__in=ids)
     changed = intervention.run(chosen, repair.by, repair.options) if ids else 0

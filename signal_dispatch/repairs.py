@@ -48,8 +48,9 @@ class Repair(models.Model):
     by = models.CharField(_("by"), max_length=150, blank=True, default="")
     # As it was counted when it was asked for, perhaps "more than 10000".
     expected = models.CharField(_("expected"), max_length=32, blank=True, default="")
-    # Nothing recorded later is meant.
+    # Nothing recorded or finished later is meant.
     until_id = models.BigIntegerField(_("until number"))
+    until = models.DateTimeField(_("until"))
     last_id = models.BigIntegerField(_("last number"), default=0)
     looked_at = models.PositiveBigIntegerField(_("looked at"), default=0)
     changed = models.PositiveBigIntegerField(_("changed"), default=0)

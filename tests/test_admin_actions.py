@@ -1,6 +1,8 @@
 """What people do about deliveries in the admin: asked once more, allowed or not, and noted."""
 
 import re
+from dataclasses import replace
+from datetime import timedelta
 from html import unescape
 
 import pytest
@@ -11,7 +13,9 @@ from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch.admin import actions
 from signal_dispatch.clocks import DatabaseNow
+from signal_dispatch.horizons import Horizon
 from signal_dispatch.models import Delivery, Repair
+from signal_dispatch.repair_steps import step
 from tests.deliveries import delivery
 from tests.once import ONCE
 from tests.shop.models import Order
@@ -36,7 +40,12 @@ def post(client, action, *made, query="", **data):
 
 
 def confirm(client, action, *made, query="", **data):
-    return post(client, action, *made, query=query, confirmed="yes", **data)
+    asked = post(client, action, *made, query=query, **data)
+    return post(client, action, *made, query=query, horizon=horizon_of(asked), **data)
+
+
+def horizon_of(asked):
+    return re.search('name="horizon" value="([^"]+)"', asked.text)[1]
 
 
 def states():
@@ -155,7 +164,7 @@ def test_each_action_has_a_permission_of_its_own(person, action):
     before = states()
 
     assert f'value="{action}"' not in client.get(URL).text
-    confirm(client, action, made)
+    post(client, action, made, horizon=Horizon.of("default").as_text())
     assert states() == before
     assert f'value="{action}"' in person(PERMISSIONS[action]).get(URL).text
 
@@ -175,7 +184,7 @@ def test_whoever_may_not_view_may_not_act(client):
     user.user_permissions.set(Permission.objects.filter(codename="can_retry"))
     client.force_login(user)
 
-    assert confirm(client, "retry", delivery(**FAILED)).status_code == 403
+    assert post(client, "retry", delivery(**FAILED)).status_code == 403
     assert states() == ["failed"]
 
 
@@ -245,6 +254,36 @@ def test_all_that_match_are_left_to_the_background(person):
     assert states().count("failed") == 4
     assert log() == [(str(repair.pk), "Retry now: 3", "ann")]
     assert "begun for all that match" in text_of(client.get(URL))
+
+
+@pytest.mark.parametrize("across", ["0", "1"])
+def test_what_is_finished_after_the_question_is_not_meant(person, across):
+    made = [delivery(**FAILED, method="PUT"), delivery(method="PUT")]
+    client = person("can_resend")
+
+    asked = post(client, "resend", *made, select_across=across)
+    horizon = Horizon.from_text(horizon_of(asked))
+    horizon = replace(horizon, moment=horizon.moment - timedelta(seconds=30))
+    Delivery.objects.filter(pk=made[1].pk).update(
+        state="delivered", available_at=None, finished_at=DatabaseNow(-10)
+    )
+    post(client, "resend", *made, select_across=across, horizon=horizon.as_text())
+    assert [repair.expected for repair in Repair.objects.all()] == ["1"] * int(across)
+    while step("default"):
+        pass
+
+    assert "1 of" in text_of(asked)
+    assert states() == ["failed", "delivered", "pending"]
+
+
+@pytest.mark.parametrize("horizon", ["", "yes", "[1, 2]"])
+def test_who_was_not_asked_is_asked(person, horizon):
+    made = delivery(**FAILED)
+
+    answer = post(person("can_retry"), "retry", made, horizon=horizon)
+
+    assert horizon_of(answer)
+    assert states() == ["failed"]
 
 
 def test_all_are_counted_up_to_a_bound_and_no_id_is_loaded(person, monkeypatch):

@@ -612,8 +612,12 @@ def test_what_failed_since_a_time_is_sent_again_in_the_background(person):
     answer = ask(client, "replay", hours="1", moment=since)
     assert re.search(r"failed since .* will be sent again: 2 ", text_of(answer))
     assert not Repair.objects.exists()
-    hidden = re.search(r'name="moment" value="([^"]*)"', answer.text)[1]
-    answer = confirm(client, "replay", moment=hidden)
+    hidden = dict(re.findall(r'name="(moment|horizon)" value="([^"]*)"', answer.text))
+    failed(30)  # meanwhile
+    answer = confirm(client, "replay", moment=hidden["moment"])
+    assert "will be sent again: 3" in text_of(answer), "no horizon: asked anew"
+    assert not Repair.objects.exists()
+    answer = confirm(client, "replay", **hidden)
 
     assert answer.status_code == 302
     repair = Repair.objects.get()
@@ -624,6 +628,7 @@ def test_what_failed_since_a_time_is_sent_again_in_the_background(person):
     states = dict(Delivery.objects.values_list("pk", "state"))
     assert [states[each.pk] for each in wanted] == ["pending", "pending"]
     assert [states[each.pk] for each in left] == ["failed", "failed", "failed", "delivered"]
+    assert states[max(states)] == "failed"
     assert {entry.object_id for entry in LogEntry.objects.all()} == {"crm", str(repair.pk)}
 
 

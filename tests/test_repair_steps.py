@@ -68,6 +68,20 @@ def test_what_comes_later_is_not_meant():
     assert states() == ["failed", "failed", "pending"]
 
 
+@pytest.mark.parametrize("what", ["resend", "rebuild"])
+def test_what_is_finished_later_is_not_meant(what):
+    delivery(**FAILED, method="PUT", attempts=1)
+    meanwhile = delivery(method="PUT", attempts=1)
+    asked(what)
+    Delivery.objects.filter(pk=meanwhile.pk).update(
+        state="delivered", available_at=None, finished_at=DatabaseNow(0.1)
+    )
+
+    all_steps()
+
+    assert states() == ["failed", "delivered", "pending"]
+
+
 def test_nothing_to_do_ends_at_once():
     repair = asked(state="failed")
 

@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from signal_dispatch.admin.changelist import selection_of
 from signal_dispatch.endpoints import endpoints
+from signal_dispatch.horizons import Horizon
 from signal_dispatch.interventions import INTERVENTIONS, Intervention, Options
 from signal_dispatch.models import Delivery, Repair
 from signal_dispatch.registry import registry
@@ -104,19 +105,20 @@ class Asked:
     def answer(self) -> HttpResponse:
         """Ask whether it is meant; if it was confirmed, do it."""
         form = None
+        horizon = Horizon.posted(self._request.POST)
         if self._intervention.name == "repoint":
-            confirmed = "confirmed" in self._request.POST
-            form = TargetForm(self._request.POST if confirmed else None)
-        if "confirmed" not in self._request.POST or (form and not form.is_valid()):
+            form = TargetForm(self._request.POST if horizon else None)
+        if horizon is None or (form and not form.is_valid()):
             return self._ask(form)
         options = form.options() if form else {}
         if self._across:
-            self._have_it_done(options)
+            self._have_it_done(horizon, options)
         else:
-            self._do(options)
+            self._do(horizon, options)
         return HttpResponseRedirect(self._back())
 
     def _ask(self, form: TargetForm | None) -> HttpResponse:
+        horizon = Horizon.of(self._rows.db)
         affected = self._intervention.affected(self._rows)
         named = affected.defer("body", "headers").order_by("-pk")[:_NAMED]
         context = {
@@ -131,6 +133,7 @@ class Asked:
             "affected": counted(affected[: COUNTED + 1].count()),
             "named": list(named),
             "form": form,
+            "horizon": horizon.as_text(),
             "action_checkbox_name": ACTION_CHECKBOX_NAME,
             "chosen": self._request.POST.getlist(ACTION_CHECKBOX_NAME),
             "back": self._back(),
@@ -146,17 +149,19 @@ class Asked:
         host = {self._request.get_host()}
         return back if url_has_allowed_host_and_scheme(back, host) else here
 
-    def _do(self, options: dict[str, str]) -> None:
+    def _do(self, horizon: Horizon, options: dict[str, str]) -> None:
         intervention, user = self._intervention, self._request.user
-        affected = list(intervention.affected(self._rows).defer("body", "headers"))
-        changed = intervention.run(self._rows, user.get_username(), options)
+        rows = horizon.narrow(self._rows)
+        affected = list(intervention.affected(rows).defer("body", "headers"))
+        changed = intervention.run(rows, user.get_username(), options)
         note = str(intervention.done) % {"target": ", ".join(options.values())}
         LogEntry.objects.log_actions(user.pk, affected, CHANGE, note)
         self._say(changed)
 
-    def _have_it_done(self, options: dict[str, str]) -> None:
+    def _have_it_done(self, horizon: Horizon, options: dict[str, str]) -> None:
         selection = selection_of(self._request.GET.dict())
-        have_done(self._request, self._intervention, selection, self._rows.db, options)
+        using = self._rows.db
+        have_done(self._request, self._intervention, selection, using, horizon, options)
         text = _("%(label)s: begun for all that match. The overview shows how far it is.")
         self._admin.message_user(self._request, text % {"label": self._intervention.label})
 
@@ -176,10 +181,11 @@ def have_done(
     intervention: Intervention,
     selection: Selection,
     using: str,
+    horizon: Horizon,
     options: Options | None = None,
 ) -> Repair:
-    """Have an intervention made in the background on all that match; note it in the log."""
-    affected = intervention.affected(selection.rows(using))
+    """Have an intervention made in the background on all that matched; note it in the log."""
+    affected = horizon.narrow(intervention.affected(selection.rows(using)))
     repair = ask_for(
         intervention,
         selection,
@@ -187,6 +193,7 @@ def have_done(
         by=request.user.get_username(),
         expected=counted(affected[: COUNTED + 1].count()),
         options=options,
+        horizon=horizon,
     )
     note = f"{intervention.label}: {repair.expected}"
     LogEntry.objects.log_actions(request.user.pk, [repair], ADDITION, note)

@@ -21,6 +21,7 @@ from signal_dispatch.admin.deed_forms import MOMENT, PauseForm, SinceForm, Trial
 from signal_dispatch.conf import settings
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.faring import Bar
+from signal_dispatch.horizons import Horizon
 from signal_dispatch.interventions import INTERVENTIONS
 from signal_dispatch.models import EndpointState, State, storable
 from signal_dispatch.outcomes import OutcomeKind
@@ -131,6 +132,7 @@ class Asked:
         more = {"deed": deed, "form": form, "title": f"{deed.label}: {self._alias}"}
         if isinstance(form, SinceForm):
             since = form.since()
+            horizon = Horizon.of(self._using)
             rows = self._selection(since).rows(self._using)
             affected = INTERVENTIONS["retry"].affected(rows)
             local = timezone.localtime(since) if timezone.is_aware(since) else since
@@ -138,6 +140,7 @@ class Asked:
                 "form": None,
                 "since": since,
                 "moment": local.strftime(MOMENT),
+                "horizon": horizon.as_text(),
                 "affected": counted(affected[: COUNTED + 1].count()),
             }
         return self._render("endpoint_confirm", more)
@@ -180,10 +183,12 @@ class Asked:
         return self._render("endpoint_trial", more)
 
     def _replay(self, form: Any) -> HttpResponse:
+        horizon = Horizon.posted(self._request.POST)
+        if horizon is None:
+            return self._ask(DEEDS["replay"], form)
         since = form.since()
-        repair = have_done(
-            self._request, INTERVENTIONS["retry"], self._selection(since), self._using
-        )
+        selection = self._selection(since)
+        repair = have_done(self._request, INTERVENTIONS["retry"], selection, self._using, horizon)
         told = {"since": since.isoformat(" "), "number": repair.expected}
         self._note(_("Sent again what failed since %(since)s: %(number)s.") % told)
         self._say(_("Begun. The overview shows how far it is."))

@@ -395,6 +395,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("until_id", models.BigIntegerField(verbose_name="until number")),
+                ("until", models.DateTimeField(verbose_name="until")),
                 ("last_id", models.BigIntegerField(default=0, verbose_name="last number")),
                 ("looked_at", models.PositiveBigIntegerField(default=0, verbose_name="looked at")),
                 ("changed", models.PositiveBigIntegerField(default=0, verbose_name="changed")),
