@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 from signal_dispatch.clocks import SecondsFromNow
 from signal_dispatch.conf import settings
 from signal_dispatch.endpoints import endpoints
+from signal_dispatch.faring import Bar, bars_of
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
 from signal_dispatch.registry import registry
 from signal_dispatch.stranding import stranded_because
@@ -41,10 +42,10 @@ def why_it_waits(delivery: Any, using: str) -> Wait | None:
         return _behind(delivery, using)
     if delivery.state != State.PENDING:
         return None
-    return Wait(_until_sent(delivery))
+    return Wait(_until_sent(delivery, using))
 
 
-def _until_sent(delivery: Any) -> str:
+def _until_sent(delivery: Any, using: str) -> str:
     left = float(delivery.due_in or 0)
     if delivery.held_by and left > 0:
         return _("%(holder)s has it in hand, until %(time)s at the latest.") % {
@@ -54,11 +55,50 @@ def _until_sent(delivery: Any) -> str:
     stranded = _stranded(delivery)
     if stranded:
         return stranded
-    if left <= 0:
-        return _("It has been due for %(span)s: the next process that looks takes it.") % {
-            "span": span(-left)
-        }
-    return _next_attempt(delivery, left)
+    when = _due(-left) if left <= 0 else _next_attempt(delivery, left)
+    bar = bars_of(using, [delivery.endpoint])[delivery.endpoint]
+    why = why_barred(bar) or ("" if left > 0 else _taken_when(delivery))
+    return f"{when} {why}".strip()
+
+
+def _due(seconds: float) -> str:
+    return _("It has been due for %(span)s.") % {"span": span(seconds)}
+
+
+def _taken_when(delivery: Delivery) -> str:
+    endpoint = endpoints.find(delivery.endpoint)
+    if endpoint is None or endpoint.rate is None:
+        return _("The next process that looks takes it.")
+    count, seconds = endpoint.rate
+    return _("Its endpoint gets at most %(count)d calls in %(span)s: it waits for its turn.") % {
+        "count": count,
+        "span": span(seconds),
+    }
+
+
+def why_barred(bar: Bar) -> str:
+    """Say who or what keeps an endpoint from being called; empty where nothing does."""
+    if bar.kind == "breaker":
+        return _broken(bar)
+    return _paused(bar) if bar.kind == "paused" else ""
+
+
+def _paused(bar: Bar) -> str:
+    values = {"by": bar.by, "time": clock(bar.since_in), "reason": bar.reason}
+    if bar.reason:
+        return _("Its endpoint is paused by %(by)s since %(time)s: %(reason)s") % values
+    return _("Its endpoint is paused by %(by)s since %(time)s.") % values
+
+
+def _broken(bar: Bar) -> str:
+    if bar.seconds_left <= 0:
+        return _(
+            "The breaker of its endpoint is open: one call at a time tries whether it is well."
+        )
+    return _(
+        "The breaker of its endpoint is open until %(time)s: "
+        "then one call tries whether it is well."
+    ) % {"time": clock(bar.seconds_left)}
 
 
 def _next_attempt(delivery: Delivery, left: float) -> str:
@@ -97,7 +137,9 @@ def _behind(delivery: Any, using: str) -> Wait:
     if head is not None:
         sentence = _("It waits behind delivery %(number)d of this object.") % {"number": head.pk}
         if head.state == State.PENDING:
-            sentence += " " + _("Of that one: %(sentence)s") % {"sentence": _until_sent(head)}
+            sentence += " " + _("Of that one: %(sentence)s") % {
+                "sentence": _until_sent(head, using)
+            }
         return Wait(sentence, head.pk)
     left = float(delivery.allowed_in or 0)
     if left > 0:

@@ -11,7 +11,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from signal_dispatch import bars, pausing
 from signal_dispatch.admin import cells, changelist
+from signal_dispatch.breakers import Breaker
 from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Delivery
 from tests.deliveries import delivery
@@ -79,6 +81,38 @@ def test_a_row_says_what_was_sent_where_and_how_it_stands(page, declare):
     assert cell(answer, "last_result").startswith('<span title="It answered 503')
     assert words(cell(answer, "last_result")) == "503 31 ms"
     assert ">2 h 0 min ago<" in cell(answer, "recorded")
+
+
+@pytest.mark.parametrize(
+    ("bar", "said", "sentence"),
+    [
+        (
+            lambda: pausing.pause("crm", by="ann", reason="a <b>house</b>"),
+            "paused",
+            r"Its endpoint is paused by ann since [^<]*: a &lt;b&gt;house&lt;/b&gt;",
+        ),
+        (
+            lambda: bars.open_breaker("default", "crm", Breaker(), attempts=10, failed=10),
+            "breaker open",
+            r"The breaker of its endpoint is open until [^<]*",
+        ),
+    ],
+)
+def test_what_waits_says_that_its_endpoint_is_barred(page, declare, settings, bar, said, sentence):
+    settings.SIGNAL_DISPATCH_ENVIRONMENT = "staging"
+    declare(Order)
+    mine = {"environment": "staging"}
+    bar()
+    delivery(**mine, state="delivered", available_at=None)
+    delivery(**mine, endpoint="hubspot", available_at=DatabaseNow(242))
+    delivery(environment="production", available_at=DatabaseNow(242))
+    assert "sd-barred" not in page().text
+
+    delivery(**mine, available_at=DatabaseNow(242))
+    answer = page()
+
+    shown = f'in 4 min</time>, <span class="sd-barred" title="{sentence}">{said}</span>'
+    assert len(re.findall(shown, answer.text)) == 1
 
 
 @ONCE

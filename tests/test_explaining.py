@@ -4,6 +4,8 @@ import pytest
 import time_machine
 from django.test import override_settings
 
+from signal_dispatch import bars, pausing
+from signal_dispatch.breakers import Breaker
 from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.explaining import (
     Wait,
@@ -14,7 +16,7 @@ from signal_dispatch.explaining import (
     timed,
     why_it_waits,
 )
-from signal_dispatch.models import Delivery
+from signal_dispatch.models import Delivery, EndpointState
 from signal_dispatch.retries import RetryPolicy
 from tests.deliveries import delivery
 from tests.once import ONCE
@@ -41,7 +43,7 @@ def test_finished_deliveries_wait_for_nothing():
 def test_a_due_one_waits_for_a_process():
     made = delivery(available_at=DatabaseNow(-125))
 
-    assert why(made) == "It has been due for 2 min: the next process that looks takes it."
+    assert why(made) == "It has been due for 2 min. The next process that looks takes it."
 
 
 def test_a_retry_names_its_attempt_and_when():
@@ -54,6 +56,60 @@ def test_a_kept_answer_waits_for_its_handler():
     made = delivery(attempts=1, handler_tries=1, available_at=DatabaseNow(62))
 
     assert why(made) == "Its answer is kept; the handler is run again in 1 min."
+
+
+@pytest.mark.parametrize("reason", ["", "moving house"])
+def test_a_paused_endpoint_is_told_with_who_and_since_when(reason):
+    due = delivery(available_at=DatabaseNow(-125))
+    later = delivery(attempts=1, available_at=DatabaseNow(242))
+    pausing.pause("crm", by="ann", reason=reason)
+    EndpointState.objects.update(paused_at=DatabaseNow(-3 * 86400))
+
+    paused = f"Its endpoint is paused by ann since {clock(-3 * 86400)}" + (
+        f": {reason}" if reason else "."
+    )
+    assert why(due) == f"It has been due for 2 min. {paused}"
+    assert why(later) == f"Attempt 2 of 12 is made in 4 min. {paused}"
+
+    pausing.resume("crm", by="ann")
+    assert "paused" not in why(due)
+
+
+def test_an_open_breaker_is_told_with_its_end():
+    made = delivery(available_at=DatabaseNow(-125))
+    bars.open_breaker("default", "crm", Breaker(), attempts=10, failed=10)
+    EndpointState.objects.update(open_until=DatabaseNow(3 * 86400 + 60))
+
+    end = clock(3 * 86400 + 60)
+    assert why(made) == (
+        "It has been due for 2 min. "
+        f"The breaker of its endpoint is open until {end}: then one call tries whether it is well."
+    )
+
+    EndpointState.objects.update(open_until=DatabaseNow(-1))
+    assert why(made).endswith("is open: one call at a time tries whether it is well.")
+
+
+def test_a_rate_is_told_of_what_is_due(settings):
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {
+        "crm": {**settings.SIGNAL_DISPATCH_ENDPOINTS["crm"], "RATE": "10/m"}
+    }
+    made = delivery(available_at=DatabaseNow(-125))
+    later = delivery(attempts=1, available_at=DatabaseNow(242))
+
+    assert why(made) == (
+        "It has been due for 2 min. "
+        "Its endpoint gets at most 10 calls in 1 min: it waits for its turn."
+    )
+    assert why(later) == "Attempt 2 of 12 is made in 4 min."
+
+
+def test_one_behind_another_tells_what_holds_that_one_up():
+    delivery(lane="a", available_at=DatabaseNow(-60))
+    made = delivery(lane="a", state="waiting", available_at=None)
+    pausing.pause("crm", by="ann", reason="moving house")
+
+    assert "Of that one: It has been due for 1 min. Its endpoint is paused by ann" in why(made)
 
 
 def test_one_in_hand_names_the_process_and_its_lease():

@@ -8,8 +8,11 @@ from django.contrib.admin.utils import quote
 from django.db.models import Model
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
 
-from signal_dispatch.explaining import attempts_of
+from signal_dispatch.explaining import attempts_of, why_barred
+from signal_dispatch.faring import Bar
 from signal_dispatch.models import Delivery
 
 
@@ -24,6 +27,16 @@ def two_lines(above: Any, below: Any) -> Any:
     if not below:
         return above
     return format_html('{}<span class="sd-below">{}</span>', above, below)
+
+
+def barred(delivery: Any) -> SafeString | str:
+    """Show that its endpoint must not be called, the sentence on hover; empty where it may be."""
+    bar: Bar = getattr(delivery, "bar", Bar("open"))
+    why = why_barred(bar)
+    if not why:
+        return ""
+    word = _("paused") if bar.kind == "paused" else _("breaker open")
+    return format_html('<span class="sd-barred" title="{}">{}</span>', why, word)
 
 
 def last_result(delivery: Delivery) -> str:

@@ -10,7 +10,10 @@ from django.http import HttpRequest
 
 from signal_dispatch.admin import outboxes
 from signal_dispatch.admin.days import Days, days_of
+from signal_dispatch.conf import settings
 from signal_dispatch.explaining import timed
+from signal_dispatch.faring import bars_of
+from signal_dispatch.models import UNFINISHED
 from signal_dispatch.selecting import Selection
 from signal_dispatch.status import COUNTED
 
@@ -77,6 +80,7 @@ class DeliveryChangeList(ChangeList):
         self.result_list = list(
             timed(self.root_queryset.filter(pk__in=page)).defer("body", "headers").order_by("-pk")
         )
+        self._note_bars()
         self.result_count = self.paginator.count
         # Beside the box, the number of results is told where something was searched for.
         self.full_result_count = None if self.query else self.result_count
@@ -100,6 +104,14 @@ class DeliveryChangeList(ChangeList):
         if self.looked_back_to is not None:
             ids = ids.filter(pk__gt=self.looked_back_to)
         return list(ids[: COUNTED + 1])
+
+    def _note_bars(self) -> None:
+        """Note at each row what keeps its endpoint from being called, where it waits for that."""
+        rows = [row for row in self.result_list if row.environment == settings.environment]
+        waiting = [row for row in rows if row.state in UNFINISHED]
+        bars = bars_of(self.root_queryset.db, sorted({row.endpoint for row in waiting}))
+        for row in waiting:
+            row.bar = bars[row.endpoint]
 
     def _link_back(self, ids: list[int]) -> None:
         """Say where to go on."""

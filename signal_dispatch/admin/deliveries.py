@@ -8,7 +8,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.translation import gettext_lazy as _
 
 from signal_dispatch import showing
@@ -126,11 +126,12 @@ class DeliveryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description=_("attempts"))
     def attempts_shown(self, delivery: Any) -> Any:
-        """Show how many of how many, and below it when the next one may be made.
+        """Show how many of how many; below it when the next one may be made, and what bars it.
 
         For one that somebody has in hand that is the end of the lease.
         """
-        below = showing.relative(delivery.due_in, delivery.available_at)
+        parts = showing.relative(delivery.due_in, delivery.available_at), cells.barred(delivery)
+        below = format_html_join(", ", "{}", ([part] for part in parts if part))
         return cells.two_lines(cells.attempts(delivery), below)
 
     @admin.display(description=_("last result"))
