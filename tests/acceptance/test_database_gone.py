@@ -4,6 +4,7 @@ import contextlib
 import os
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -278,7 +279,9 @@ def test_a_pool_that_has_no_connection_left_is_waited_for_quietly(
         with Unhurried() as exhausted:
             time.sleep(scaled(3, 25))
         assert Delivery.objects.unfinished().count() == count
-        refused = sum("can't be reached" in record.getMessage() for record in caplog.records)
+        # Who looks for what is due and who writes down what came pause each for themselves.
+        told = [r.module for r in caplog.records if "can't be reached" in r.getMessage()]
+        refused = max(Counter(told).values(), default=0)
     finally:
         monkeypatch.setattr(connection.pool, "timeout", 0.5)
         release.set()
@@ -288,6 +291,6 @@ def test_a_pool_that_has_no_connection_left_is_waited_for_quietly(
     report("pool exhausted", calls=count, refused=refused, cpu=exhausted.share)
 
     assert exhausted.share < 0.05
-    assert 1 <= refused <= scaled(6, 12), "it pauses between, longer and longer"
+    assert 1 <= refused <= scaled(5, 8), "it pauses between, longer and longer"
     keys = [request.headers["Idempotency-Key"] for request in receiver.requests]
     assert len(set(keys)) == len(keys) == count
