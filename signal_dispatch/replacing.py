@@ -10,6 +10,7 @@ from signal_dispatch import masking
 from signal_dispatch.clocks import DatabaseNow, SecondsFromNow
 from signal_dispatch.events import Event
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
+from signal_dispatch.selecting import is_unheld
 
 REPLACED = "A newer delivery of the same object replaced it."
 
@@ -91,8 +92,7 @@ def restore(legacy: Legacy, by: Delivery, using: str) -> list[Delivery]:
 
 
 def _free() -> Q:
-    unheld = Q(state=State.WAITING) | Q(held_by="") | Q(available_at__lte=DatabaseNow())
-    return Q(handler_tries=0) & unheld
+    return Q(handler_tries=0) & is_unheld()
 
 
 def _tail(unfinished: Sequence[Delivery]) -> list[Delivery]:

@@ -61,6 +61,7 @@ _OF_A_DISPATCH = (
     addressing.check_delete,
     slips.check_spelling,
     slips.check_event_names,
+    slips.check_method_names,
     slips.check_hooks,
     tables.check_key,
     tables.check_outbox,

@@ -171,6 +171,8 @@ def _problem_with_column(dispatch: ModelDispatch[Any], name: str) -> str | None:
         # Django writes the parents' tables first, so their old values are gone by then.
         parent = inherited[name].model._meta.label
         return f"'{name}' is a column of {parent}; register a dispatch for that model."
+    if lookups.many_to_many(dispatch.model, name) is not None:
+        return f"'{name}' is no column but a many-to-many relation: name it in m2m_fields."
     close = get_close_matches(name, own, n=1)
     guess = f" Did you mean '{close[0]}'?" if close else ""
     return f"'{name}' is no column of {model._meta.label}.{guess}"

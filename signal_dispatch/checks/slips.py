@@ -1,7 +1,8 @@
 """Check for slips of the pen: what Python takes without a word, and what then never happens."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from http import HTTPMethod
 from inspect import isasyncgenfunction, iscoroutinefunction, signature
 from typing import Any, Final
 
@@ -14,6 +15,9 @@ from signal_dispatch.events import Event
 
 # How alike two names are (difflib's ratio) before one is taken for a slip of the other.
 _ALIKE = 0.8
+# Methods are short: of four letters that changed places, three are in order.
+_METHODS_ALIKE = 0.65
+_METHODS: Final = frozenset(method.value for method in HTTPMethod)
 _OURS: Final = frozenset(name for name in dir(ModelDispatch) if not name.startswith("_"))
 # What we set ourselves, on each class and on each instance.
 _SET_BY_US = frozenset({"tracked", "model"})
@@ -43,6 +47,19 @@ def check_event_names(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
                 f"Did you mean {close[0]!r}?",
                 hint=f"Write Event.{Event(close[0]).name}; or give an event of your own, which "
                 "enqueue() records, a name that can't be mistaken.",
+            )
+
+
+def check_method_names(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
+    """Warn of methods that are almost HTTP's own, and that no remote knows."""
+    method: Any = {} if dispatch.overrides("get_method") else dispatch.method
+    for token in method.values() if isinstance(method, Mapping) else [method]:
+        name = token.upper() if isinstance(token, str) and token.isalpha() else ""
+        close = get_close_matches(name, _METHODS, n=1, cutoff=_METHODS_ALIKE)
+        if close and name not in _METHODS:
+            yield Problem.METHOD_MISSPELT.message(
+                f"{where(dispatch, 'method')} holds {token!r}. Did you mean {close[0]!r}?",
+                hint="Correct it; or silence this, if the remote has a method of that name.",
             )
 
 
