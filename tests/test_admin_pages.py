@@ -20,7 +20,7 @@ from signal_dispatch.repair_steps import ask_for
 from signal_dispatch.selecting import Selection
 from tests.deliveries import delivery
 from tests.once import ONCE
-from tests.shop.models import Order, Seat
+from tests.shop.models import Order, Seat, Ticket
 from tests.test_admin_list import URL, text_of, viewer
 from tests.test_heartbeats import worker_process
 
@@ -139,6 +139,17 @@ def test_dispatches_are_shown_as_they_are_declared(page, declare):
         assert part in text, part
     assert f"{URL}{made.pk}/change/" in answer.text
     assert "?state=failed&dispatch=shop.Told" in unescape(answer.text)
+
+
+def test_a_dispatch_says_of_which_managers_bulk_operations_make_no_call(page, declare):
+    declare(Order, name="shop.Orders")
+    declare(Ticket, name="shop.Tickets")
+
+    text = text_of(page("dispatches"))
+
+    orders, tickets = text.split("shop.Tickets")
+    assert "Bulk operations of objects make no call." in orders
+    assert "Bulk operations" not in tickets
 
 
 def test_where_nothing_is_registered_that_is_said(page):
