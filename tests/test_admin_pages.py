@@ -52,6 +52,55 @@ def test_an_overview_of_nothing_says_that_all_is_well(page):
     assert "No dispatch_worker is known" in text
 
 
+@pytest.mark.parametrize(
+    ("values", "query", "cure"),
+    [
+        ({"environment": "green"}, "environment=green", "processes of that environment send"),
+        ({"endpoint": "erp"}, "endpoint=erp", "add or correct it"),
+        ({"dispatch": "shop.Old"}, "dispatch=shop.Old", "deploy the code that declares it"),
+        ({"model": "shop.tag"}, "dispatch=shop.Told&model=shop.tag", "register it for that"),
+    ],
+)
+def test_all_is_not_well_where_nobody_takes_something(
+    page, admin_client, declare, values, query, cure
+):
+    declare(Order)
+    made = delivery(**values)
+    delivery()
+
+    answer = page("overview")
+
+    text = text_of(answer)
+    assert "All is well" not in text
+    assert "Nobody here takes 1 delivery" in text
+    assert cure in text
+    assert "cancel them, or give them to another dispatch or endpoint" in text
+    assert f'href="{URL}?{query}"' in unescape(answer.text)
+    listed = admin_client.get(f"{URL}?{query}")
+    assert f"{URL}{made.pk}/change/" in listed.text
+    assert "1 delivery" in text_of(listed)
+
+
+def test_all_is_not_well_where_a_resolver_names_an_endpoint_no_more(page, declare):
+    declare(Order)
+    gone = {"error_class": "gone", "reason": "The RESOLVER names no tenant 42."}
+    delivery(available_at=DatabaseNow(300), **gone)
+
+    answer = page("overview")
+
+    assert "All is well" not in text_of(answer)
+    assert "Nobody here takes 1 delivery" in text_of(answer)
+    assert f'href="{URL}?endpoint=crm"' in answer.text
+
+
+def test_what_is_stranded_in_another_outbox_is_linked_there(page, declare):
+    declare(Order)
+    delivery(using="other", endpoint="erp")
+
+    text = unescape(page("overview", "?using=other").text)
+    assert f'href="{URL}?using=other&endpoint=erp"' in text
+
+
 def test_the_overview_shows_how_the_outbox_stands(page, declare):
     declare(Order)
     delivery(available_at=DatabaseNow(-400))
