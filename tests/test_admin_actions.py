@@ -14,7 +14,7 @@ from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Delivery, Repair
 from tests.deliveries import delivery
 from tests.once import ONCE
-from tests.shop.models import Order
+from tests.shop.models import Order, Ticket
 from tests.test_admin_list import URL, text_of
 
 pytestmark = pytest.mark.django_db(databases=["default", "other"])
@@ -123,6 +123,47 @@ def test_repoint_asks_for_a_target_and_refuses_none(person, declare):
     row = Delivery.objects.get()
     assert (row.dispatch, row.endpoint) == ("shop.Told", "hubspot")
     assert log() == [(str(made.pk), "Given to hubspot, shop.Told, shop.order.", "ann")]
+
+
+@pytest.mark.parametrize("across", ["0", "1"])
+def test_repoint_warns_where_the_dispatch_is_declared_for_another_model(person, declare, across):
+    declare(Order, Ticket)
+    other, one = delivery(model="shop.oldticket", dispatch="shop.Old"), delivery()
+    client = person("can_repoint")
+    chosen = {"dispatch": "shop.Told\x1fshop.ticket", "select_across": across}
+
+    text = text_of(confirm(client, "repoint", one, other, **chosen))
+
+    assert "shop.Told is declared for shop.ticket, and some of these tell of shop.order" in text
+    assert [row.model for row in Delivery.objects.order_by("pk")] == [other.model, "shop.order"]
+    assert Repair.objects.count() == 0
+
+    Delivery.objects.filter(pk=one.pk).update(model="shop.ticket")
+    text = text_of(confirm(client, "repoint", one, other, **chosen))
+    assert "some of these tell of shop.oldticket" in text
+
+    confirm(client, "repoint", one, other, renamed="on", **chosen)
+
+    if across == "1":
+        assert Repair.objects.get().options == {"dispatch": "shop.Told", "model": "shop.ticket"}
+    else:
+        assert {row.model for row in Delivery.objects.all()} == {"shop.ticket"}
+
+
+def test_repoint_to_another_endpoint_or_within_a_model_warns_of_nothing(person, declare):
+    declare(Order)
+    made = delivery(dispatch="shop.Old"), delivery(held_by="alive", available_at=DatabaseNow(60))
+    Delivery.objects.filter(pk=made[1].pk).update(model="shop.tag")
+    client = person("can_repoint")
+
+    assert confirm(client, "repoint", *made, endpoint="hubspot").status_code == 302
+    chosen = {"dispatch": "shop.Told\x1fshop.order"}
+    assert confirm(client, "repoint", *made, **chosen).status_code == 302
+    rows = Delivery.objects.order_by("pk").values_list("dispatch", "endpoint", "model")
+    assert list(rows) == [
+        ("shop.Told", "hubspot", "shop.order"),
+        ("shop.Told", "crm", "shop.tag"),
+    ]
 
 
 def test_nothing_to_do_is_said(person):

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from django import forms
 from django.contrib import messages
 from django.contrib.admin import options
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
@@ -12,49 +11,18 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import ngettext
 
 from signal_dispatch.admin.changelist import selection_of
-from signal_dispatch.endpoints import endpoints
+from signal_dispatch.admin.target_form import TargetForm
 from signal_dispatch.interventions import INTERVENTIONS, Intervention, Options
 from signal_dispatch.models import Delivery, Repair
-from signal_dispatch.registry import registry
 from signal_dispatch.repair_steps import ask_for
 from signal_dispatch.selecting import Selection
 from signal_dispatch.status import COUNTED, counted
 
 #: How many deliveries are named on the page that asks.
 _NAMED = 10
-_SEPARATOR = "\x1f"
-
-
-class TargetForm(forms.Form):
-    """Whom deliveries are given to."""
-
-    dispatch = forms.ChoiceField(label=gettext_lazy("Dispatch"), required=False)
-    endpoint = forms.ChoiceField(label=gettext_lazy("Endpoint"), required=False)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        as_it_is = [("", _("(as it is)"))]
-        pairs = sorted(registry.pairs())
-        dispatches = [(_SEPARATOR.join(pair), f"{pair[0]} ({pair[1]})") for pair in pairs]
-        known: Any = self.fields
-        known["dispatch"].choices = as_it_is + dispatches
-        known["endpoint"].choices = as_it_is + [(alias, alias) for alias in sorted(endpoints)]
-
-    def clean(self) -> dict[str, Any]:
-        """Refuse what names nothing."""
-        given = super().clean() or {}
-        if not (given.get("dispatch") or given.get("endpoint")):
-            raise forms.ValidationError(_("Choose a dispatch, an endpoint, or both."))
-        return given
-
-    def options(self) -> dict[str, str]:
-        """Return what was chosen, as ``Target`` takes it."""
-        name, _separator, model = self.cleaned_data["dispatch"].partition(_SEPARATOR)
-        options = {"endpoint": self.cleaned_data["endpoint"], "dispatch": name, "model": model}
-        return {key: value for key, value in options.items() if value}
 
 
 def is_allowed(request: Any, intervention: Intervention) -> bool:
@@ -106,7 +74,8 @@ class Asked:
         form = None
         if self._intervention.name == "repoint":
             confirmed = "confirmed" in self._request.POST
-            form = TargetForm(self._request.POST if confirmed else None)
+            affected = self._intervention.affected(self._rows)
+            form = TargetForm(affected, self._request.POST if confirmed else None)
         if "confirmed" not in self._request.POST or (form and not form.is_valid()):
             return self._ask(form)
         options = form.options() if form else {}
