@@ -288,6 +288,17 @@ def test_all_that_match_are_left_to_the_background(person):
     assert "begun for all that match" in text_of(client.get(URL))
 
 
+@ONCE
+def test_cancelling_all_says_that_calls_go_out_meanwhile_and_how_to_stop_them(person):
+    made = delivery()
+    client = person("can_cancel", "can_retry")
+    warning = "what is due meanwhile is sent. Pause the endpoint first to stop that."
+
+    assert warning in text_of(post(client, "cancel", made, select_across="1"))
+    assert "meanwhile" not in text_of(post(client, "cancel", made))
+    assert "meanwhile" not in text_of(post(client, "retry", made, select_across="1"))
+
+
 def test_all_are_counted_up_to_a_bound_and_no_id_is_loaded(person, monkeypatch):
     monkeypatch.setattr(actions, "COUNTED", 2)
     monkeypatch.setattr("signal_dispatch.status.COUNTED", 2)
