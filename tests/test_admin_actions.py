@@ -1,5 +1,6 @@
 """What people do about deliveries in the admin: asked once more, allowed or not, and noted."""
 
+import dataclasses
 import re
 from html import unescape
 
@@ -166,13 +167,106 @@ def test_repoint_to_another_endpoint_or_within_a_model_warns_of_nothing(person, 
     ]
 
 
-def test_nothing_to_do_is_said(person):
-    made = delivery(state="delivered", available_at=None)
-    client = person("can_retry")
-    confirm(client, "retry", made)
+HELD = {"held_by": "alive", "available_at": DatabaseNow(60)}
+IN_HAND, DONE = "in the hand of a sender", "finished"
+LATER = "the remote has a later state, or is about to get it"
 
-    assert "Retry now: nothing was changed." in text_of(client.get(URL))
+
+@pytest.mark.parametrize(
+    ("action", "values", "why"),
+    [
+        ("retry", HELD, IN_HAND),
+        ("retry", {}, "due, or behind another one"),
+        ("retry", FAILED | {"state": "delivered"}, "delivered"),
+        ("retry", FAILED | {"event": "deleted", "method": ""}, "a deletion, whose call was never"),
+        ("cancel", HELD, IN_HAND),
+        ("cancel", FAILED, DONE),
+        ("resend", HELD, IN_HAND),
+        ("resend", {}, "not finished"),
+        ("resend", FAILED | {"method": ""}, "its call was never built"),
+        ("rebuild", {}, "not finished"),
+        ("rebuild", FAILED | {"event": "deleted"}, "it tells of a deletion"),
+        ("repoint", HELD, IN_HAND),
+        ("skip", FAILED, DONE),
+        ("skip", {}, "in no lane"),
+        ("skip", HELD | {"lane": "a"}, "its lane has nothing in front that may be skipped"),
+    ],
+)
+def test_what_is_left_as_it_is_says_why(person, action, values, why):
+    client = person(PERMISSIONS[action])
+    made = delivery(**values)
+
+    confirm(client, action, made, endpoint="hubspot")
+
+    text = text_of(client.get(URL))
+    assert "nothing was changed. Left as they are: 1 (" + why in text
     assert log() == []
+
+
+def test_what_was_replaced_says_so(person):
+    newer = delivery(**FAILED)
+    made = delivery(**FAILED, replaced_by=newer)
+    client = person("can_retry")
+
+    confirm(client, "retry", newer, made)
+
+    text = text_of(client.get(URL))
+    assert "Retry now: 1 delivery. Left as they are: 1 (replaced by another one)." in text
+
+
+@pytest.mark.parametrize(("action", "attempts"), [("retry", 1), ("rebuild", 0)])
+def test_what_was_outrun_says_so(person, action, attempts):
+    made = delivery(**FAILED, lane="a", attempts=attempts)
+    delivery(**FAILED | {"state": "delivered"}, lane="a")
+    client = person(PERMISSIONS[action])
+    assert "1 of the 1 chosen" in text_of(post(client, action, made))
+
+    confirm(client, action, made)
+
+    assert f"nothing was changed. Left as they are: 1 ({LATER})." in text_of(client.get(URL))
+    assert log() == []
+
+
+def test_what_was_masked_says_so(person, declare):
+    declare(Order, sensitive=["number"])
+    json = {"headers": {"Content-Type": "application/json"}}
+    made = delivery(**FAILED, **json, body=b'{"number":"[redacted]"}')
+    client = person("can_resend")
+
+    confirm(client, "resend", made)
+
+    text = text_of(client.get(URL))
+    assert "nothing was changed. Left as they are: 1 (its sensitive values were masked)." in text
+
+
+@pytest.mark.parametrize("action", ["cancel", "skip", "repoint"])
+def test_what_a_sender_took_meanwhile_says_so(person, monkeypatch, action):
+    made = [delivery(lane="a"), delivery(lane="a", state="waiting", available_at=None)]
+    client = person(PERMISSIONS[action])
+    chosen = made if action == "skip" else made[:1]
+    intervention = actions.INTERVENTIONS[action]
+
+    def taken_before(rows, by, options):
+        Delivery.objects.filter(pk=made[0].pk).update(**HELD)
+        return intervention.run(rows, by, options)
+
+    late = dataclasses.replace(intervention, run=taken_before)
+    monkeypatch.setattr(actions, "INTERVENTIONS", {action: late})
+    confirm(client, action, *chosen, endpoint="hubspot")
+
+    text = text_of(client.get(URL))
+    assert "nothing was changed. Left as they are: 1 (taken by a sender meanwhile)." in text
+
+
+def test_several_reasons_are_counted_apart(person):
+    made = [delivery(), delivery(**HELD), delivery(**FAILED), delivery(**FAILED)]
+    client = person("can_cancel")
+
+    confirm(client, "cancel", *made)
+
+    told = "Cancel: 1 delivery. Left as they are: 1 (in the hand of a sender), 2 (finished)."
+    assert told in text_of(client.get(URL))
+    assert [pk for pk, _note, _who in log()] == [str(made[0].pk)]
 
 
 def test_many_are_named_by_the_newest(person, monkeypatch):

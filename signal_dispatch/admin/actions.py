@@ -13,6 +13,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from signal_dispatch import leaving
 from signal_dispatch.admin.changelist import selection_of
 from signal_dispatch.admin.target_form import TargetForm
 from signal_dispatch.interventions import INTERVENTIONS, Intervention, Options
@@ -118,10 +119,14 @@ class Asked:
     def _do(self, options: dict[str, str]) -> None:
         intervention, user = self._intervention, self._request.user
         affected = list(intervention.affected(self._rows).defer("body", "headers"))
+        left = leaving.left_alone(intervention.name, self._rows, affected)
         changed = intervention.run(self._rows, user.get_username(), options)
-        note = str(intervention.done) % {"target": ", ".join(options.values())}
-        LogEntry.objects.log_actions(user.pk, affected, CHANGE, note)
-        self._say(changed)
+        if changed:
+            note = str(intervention.done) % {"target": ", ".join(options.values())}
+            LogEntry.objects.log_actions(user.pk, affected, CHANGE, note)
+        if changed < len(affected):
+            left[str(leaving.REASONS[intervention.name].late)] = len(affected) - changed
+        self._say(changed, leaving.sentence(left))
 
     def _have_it_done(self, options: dict[str, str]) -> None:
         selection = selection_of(self._request.GET.dict())
@@ -129,7 +134,7 @@ class Asked:
         text = _("%(label)s: begun for all that match. The overview shows how far it is.")
         self._admin.message_user(self._request, text % {"label": self._intervention.label})
 
-    def _say(self, changed: int) -> None:
+    def _say(self, changed: int, left: str) -> None:
         label = self._intervention.label
         text = ngettext(
             "%(label)s: %(number)d delivery.", "%(label)s: %(number)d deliveries.", changed
@@ -137,7 +142,7 @@ class Asked:
         if not changed:
             text = _("%(label)s: nothing was changed.") % {"label": label}
         level = messages.SUCCESS if changed else messages.WARNING
-        self._admin.message_user(self._request, text, level)
+        self._admin.message_user(self._request, f"{text} {left}".strip(), level)
 
 
 def have_done(
