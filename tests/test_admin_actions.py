@@ -329,11 +329,22 @@ def test_whoever_may_not_view_may_not_act(client):
     ],
 )
 def test_one_delivery_is_offered_what_fits_its_state(person, values, offered):
+    Order.objects.create(pk=1)
     made = delivery(**values)
 
     text = person(*PERMISSIONS.values()).get(f"{URL}{made.pk}/change/").text
 
     assert re.findall(r'name="action" value="(\w+)"', text) == offered
+
+
+@ONCE
+@pytest.mark.parametrize("values", [{"object_pk": 77}, {"model": "shop.gone"}])
+def test_nothing_is_to_be_rebuilt_from_an_object_that_is_gone(person, values):
+    made = delivery(**FAILED, **values)
+
+    text = person(*PERMISSIONS.values()).get(f"{URL}{made.pk}/change/").text
+
+    assert re.findall(r'name="action" value="(\w+)"', text) == ["retry", "resend", "repoint"]
 
 
 @ONCE

@@ -167,11 +167,12 @@ def have_done(
     return repair
 
 
-def offered(delivery: Any, request: HttpRequest) -> list[Intervention]:
+def offered(delivery: Any, request: HttpRequest, *, has_object: bool) -> list[Intervention]:
     """Return what the person may do about one delivery in the state that it is in."""
     held = bool(delivery.held_by) and (delivery.due_in or 0) > 0
     finished = delivery.finished_at is not None or delivery.state not in ("pending", "waiting")
     fitting = _for_finished(delivery) if finished else _for_unfinished(delivery)
+    fitting = [name for name in fitting if has_object or name != "rebuild"]
     names = [] if held and not finished else fitting
     return [INTERVENTIONS[n] for n in names if is_allowed(request, INTERVENTIONS[n])]
 

@@ -158,6 +158,7 @@ class DeliveryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if delivery is None:
             self.message_user(request, _("There is no such delivery any more."), messages.WARNING)
             return redirect(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
+        page = DeliveryPage(delivery, self.admin_site)
         context = {
             **self.admin_site.each_context(request),
             "title": _("Delivery %s") % delivery.pk,
@@ -165,8 +166,8 @@ class DeliveryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             "original": delivery,
             "media": self.media,
             "preserved_filters": self.get_preserved_filters(request),
-            "page": DeliveryPage(delivery, self.admin_site),
-            "offered": offered(delivery, request),
+            "page": page,
+            "offered": offered(delivery, request, has_object=page.has_object),
             "action_checkbox_name": ACTION_CHECKBOX_NAME,
             **(extra_context or {}),
         }
