@@ -360,6 +360,18 @@ def test_from_its_page_one_is_led_back_there(person):
 
 
 @ONCE
+@pytest.mark.parametrize("chosen", ["x", "", "\u00b2", "\u0663", "-1", "9" * 30, "1 OR 1=1"])
+def test_a_choice_that_is_no_number_is_refused(person, chosen):
+    delivery(**FAILED)
+    client = person("can_retry")
+
+    for confirmed in ({}, {"confirmed": "yes"}):
+        data = {"_selected_action": ["1", chosen], "action": "retry", "select_across": "0"}
+        assert client.post(URL, data | confirmed).status_code == 400
+    assert states() == ["failed"]
+
+
+@ONCE
 @pytest.mark.parametrize("back", ["https://evil.example/", "//evil.example", "javascript:alert(1)"])
 def test_nobody_is_led_elsewhere(person, back):
     made = delivery(**FAILED)

@@ -151,7 +151,7 @@ def test_work_in_the_background_is_shown_and_may_be_stopped(page, admin_client):
     assert "is stopped" not in text_of(again)
 
 
-@pytest.mark.parametrize("pk", ["", "x", "999"])
+@pytest.mark.parametrize("pk", ["", "x", "999", "\u00b2", "9" * 30])
 def test_stopping_what_there_is_not_does_nothing(admin_client, pk):
     assert admin_client.post(f"{URL}overview/", {"stop": pk}).status_code == 302
 

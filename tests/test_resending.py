@@ -191,16 +191,6 @@ def test_what_was_deleted_can_not_be_built_anew():
     assert rebuild(of(*made)) == 0
 
 
-def test_one_whose_object_is_gone_is_cancelled(declare, receiver):
-    declare(Order)
-    made = delivery(**FINISHED, attempts=1)
-
-    rebuild(of(made))
-    attempt()
-
-    assert newest().state == "cancelled"
-
-
 @pytest.mark.parametrize("values", [{"attempts": 3}, {"state": "failed", "error_class": "loop"}])
 def test_what_is_rebuilt_from_an_object_that_is_gone_ends_in_a_sentence(declare, receiver, values):
     declare(Order)

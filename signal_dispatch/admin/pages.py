@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy
 from signal_dispatch import repair_steps
 from signal_dispatch.admin import outboxes
 from signal_dispatch.admin.actions import is_allowed
+from signal_dispatch.admin.changelist import is_number
 from signal_dispatch.admin.endpoints import Endpoints, OneEndpoint
 from signal_dispatch.admin.page import Page
 from signal_dispatch.faring import throughput
@@ -74,7 +75,7 @@ class Overview(Page):
     def post(self, request: HttpRequest, using: str) -> HttpResponse:
         """Stop a repair."""
         pk = request.POST.get("stop", "")
-        repair = Repair.objects.using(using).filter(pk=int(pk) if pk.isdigit() else 0).first()
+        repair = Repair.objects.using(using).filter(pk=int(pk) if is_number(pk) else 0).first()
         if repair is not None:
             if not _may(request, repair):
                 raise PermissionDenied
