@@ -74,7 +74,8 @@ def test_all_is_not_well_where_nobody_takes_something(
     assert "All is well" not in text
     assert "Nobody here takes 1 delivery" in text
     assert cure in text
-    assert "cancel them, or give them to another dispatch or endpoint" in text
+    assert "choose them in the list, and cancel them; or," in text
+    assert "give them to another dispatch or endpoint." in text
     assert f'href="{URL}?{query}"' in unescape(answer.text)
     listed = admin_client.get(f"{URL}?{query}")
     assert f"{URL}{made.pk}/change/" in listed.text
