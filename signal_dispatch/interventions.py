@@ -34,6 +34,8 @@ class Intervention:
     affected: Callable[[DeliveryQuerySet], DeliveryQuerySet]
     run: Callable[[DeliveryQuerySet, str, Options], int]
     is_repeatable: bool = True
+    #: What is to be known where it takes its time, because all that match are meant.
+    meanwhile: Any = ""
 
 
 def _cancel(rows: DeliveryQuerySet, by: str, options: Options) -> int:
@@ -66,6 +68,10 @@ _ALL = (
         "can_cancel",
         lambda rows: rows.unfinished().filter(is_unheld()),
         _cancel,
+        meanwhile=gettext_lazy(
+            "It takes a while, and what is due meanwhile is sent. Pause the endpoint first to stop "
+            "that."
+        ),
     ),
     Intervention(
         "resend",

@@ -16,6 +16,7 @@ from signal_dispatch.endpoints import endpoints
 from signal_dispatch.models import Delivery, State
 from signal_dispatch.registry import registry
 from signal_dispatch.status import COUNTED, unfinished_groups
+from signal_dispatch.unheard import silent_managers
 
 #: How many of the newest deliveries are looked at for the last one of each dispatch.
 LOOKED_AT = 10_000
@@ -51,6 +52,8 @@ class Mapping:
     carries: str
     conditions: tuple[str, ...]
     options: tuple[str, ...]
+    #: Managers of the model whose bulk operations make no call.
+    silent_managers: tuple[str, ...] = ()
     unfinished: int = 0
     failed: int = 0
     last: Any = None
@@ -78,6 +81,7 @@ def mappings(using: str) -> list[Mapping]:
             _carries(dispatch),
             tuple(_conditions(dispatch)),
             tuple(_options(dispatch)),
+            tuple(silent_managers(dispatch)),
             unfinished[key],
             failed[key],
             last.get(key),

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.utils.translation import gettext_lazy
+
 from signal_dispatch.conf import settings
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.registry import registry
@@ -25,18 +27,35 @@ class Stranded:
     @property
     def advice(self) -> str:
         """Say why nobody here takes them, and what to do about it."""
-        return _ADVICE[self.because].format(name=self.name, mine=settings.environment)
+        return _ADVICE[self.because] % {"name": self.name, "mine": settings.environment}
+
+    @property
+    def filter(self) -> dict[str, str]:
+        """Return what a ``Selection`` of them asks for."""
+        if self.because == "model":
+            dispatch, _for, model = self.name.rpartition(_FOR)
+            return {"dispatch": dispatch, "model": model}
+        return {self.because: self.name}
 
 
+_FOR = " for "
 _ADVICE = {
-    "environment": "SIGNAL_DISPATCH_ENVIRONMENT is {mine!r} here: processes of that environment "
-    "send them. If they came with a copy of its database, delete them.",
-    "endpoint": 'SIGNAL_DISPATCH_ENDPOINTS["{name}"] is missing or faulty here: add or correct it, '
-    "or leave them to processes that know it.",
-    "dispatch": "No dispatch has the name {name!r} here: deploy the code that declares it; if its "
-    "class was renamed, set its name to this one.",
-    "model": "The dispatch is registered here, but not for that model: register it for that "
-    "model, too, or deploy the code that does.",
+    "environment": gettext_lazy(
+        "SIGNAL_DISPATCH_ENVIRONMENT is %(mine)r here: processes of that environment send them. "
+        "If they came with a copy of its database, delete them."
+    ),
+    "endpoint": gettext_lazy(
+        'SIGNAL_DISPATCH_ENDPOINTS["%(name)s"] is missing or faulty here: add or correct it, or '
+        "leave them to processes that know it."
+    ),
+    "dispatch": gettext_lazy(
+        "No dispatch has the name %(name)r here: deploy the code that declares it; if its class "
+        "was renamed, set its name to this one."
+    ),
+    "model": gettext_lazy(
+        "The dispatch is registered here, but not for that model: register it for that model, "
+        "too, or deploy the code that does."
+    ),
 }
 
 
@@ -64,5 +83,5 @@ def stranded_because(
     if dispatch not in {name for name, _model in registry.pairs()}:
         return "dispatch", dispatch
     if registry.find(dispatch, model) is None:
-        return "model", f"{dispatch} for {model}"
+        return "model", f"{dispatch}{_FOR}{model}"
     return None

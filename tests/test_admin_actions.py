@@ -1,7 +1,7 @@
 """What people do about deliveries in the admin: asked once more, allowed or not, and noted."""
 
+import dataclasses
 import re
-from dataclasses import replace
 from datetime import timedelta
 from html import unescape
 
@@ -18,7 +18,7 @@ from signal_dispatch.models import Delivery, Repair
 from signal_dispatch.repair_steps import step
 from tests.deliveries import delivery
 from tests.once import ONCE
-from tests.shop.models import Order
+from tests.shop.models import Order, Ticket
 from tests.test_admin_list import URL, text_of
 
 pytestmark = pytest.mark.django_db(databases=["default", "other"])
@@ -134,13 +134,147 @@ def test_repoint_asks_for_a_target_and_refuses_none(person, declare):
     assert log() == [(str(made.pk), "Given to hubspot, shop.Told, shop.order.", "ann")]
 
 
-def test_nothing_to_do_is_said(person):
-    made = delivery(state="delivered", available_at=None)
-    client = person("can_retry")
-    confirm(client, "retry", made)
+@pytest.mark.parametrize("across", ["0", "1"])
+def test_repoint_warns_where_the_dispatch_is_declared_for_another_model(person, declare, across):
+    declare(Order, Ticket)
+    other, one = delivery(model="shop.oldticket", dispatch="shop.Old"), delivery()
+    client = person("can_repoint")
+    chosen = {"dispatch": "shop.Told\x1fshop.ticket", "select_across": across}
 
-    assert "Retry now: nothing was changed." in text_of(client.get(URL))
+    text = text_of(confirm(client, "repoint", one, other, **chosen))
+
+    assert "shop.Told is declared for shop.ticket, and some of these tell of shop.order" in text
+    assert [row.model for row in Delivery.objects.order_by("pk")] == [other.model, "shop.order"]
+    assert Repair.objects.count() == 0
+
+    Delivery.objects.filter(pk=one.pk).update(model="shop.ticket")
+    text = text_of(confirm(client, "repoint", one, other, **chosen))
+    assert "some of these tell of shop.oldticket" in text
+
+    confirm(client, "repoint", one, other, renamed="on", **chosen)
+
+    if across == "1":
+        assert Repair.objects.get().options == {"dispatch": "shop.Told", "model": "shop.ticket"}
+    else:
+        assert {row.model for row in Delivery.objects.all()} == {"shop.ticket"}
+
+
+def test_repoint_to_another_endpoint_or_within_a_model_warns_of_nothing(person, declare):
+    declare(Order)
+    made = delivery(dispatch="shop.Old"), delivery(held_by="alive", available_at=DatabaseNow(60))
+    Delivery.objects.filter(pk=made[1].pk).update(model="shop.tag")
+    client = person("can_repoint")
+
+    assert confirm(client, "repoint", *made, endpoint="hubspot").status_code == 302
+    chosen = {"dispatch": "shop.Told\x1fshop.order"}
+    assert confirm(client, "repoint", *made, **chosen).status_code == 302
+    rows = Delivery.objects.order_by("pk").values_list("dispatch", "endpoint", "model")
+    assert list(rows) == [
+        ("shop.Told", "hubspot", "shop.order"),
+        ("shop.Told", "crm", "shop.tag"),
+    ]
+
+
+HELD = {"held_by": "alive", "available_at": DatabaseNow(60)}
+IN_HAND, DONE = "in the hand of a sender", "finished"
+LATER = "the remote has a later state, or is about to get it"
+
+
+@pytest.mark.parametrize(
+    ("action", "values", "why"),
+    [
+        ("retry", HELD, IN_HAND),
+        ("retry", {}, "due, or behind another one"),
+        ("retry", FAILED | {"state": "delivered"}, "delivered"),
+        ("retry", FAILED | {"event": "deleted", "method": ""}, "a deletion, whose call was never"),
+        ("cancel", HELD, IN_HAND),
+        ("cancel", FAILED, DONE),
+        ("resend", HELD, IN_HAND),
+        ("resend", {}, "not finished"),
+        ("resend", FAILED | {"method": ""}, "its call was never built"),
+        ("rebuild", {}, "not finished"),
+        ("rebuild", FAILED | {"event": "deleted"}, "it tells of a deletion"),
+        ("repoint", HELD, IN_HAND),
+        ("skip", FAILED, DONE),
+        ("skip", {}, "in no lane"),
+        ("skip", HELD | {"lane": "a"}, "its lane has nothing in front that may be skipped"),
+    ],
+)
+def test_what_is_left_as_it_is_says_why(person, action, values, why):
+    client = person(PERMISSIONS[action])
+    made = delivery(**values)
+
+    confirm(client, action, made, endpoint="hubspot")
+
+    text = text_of(client.get(URL))
+    assert "nothing was changed. Left as they are: 1 (" + why in text
     assert log() == []
+
+
+def test_what_was_replaced_says_so(person):
+    newer = delivery(**FAILED)
+    made = delivery(**FAILED, replaced_by=newer)
+    client = person("can_retry")
+
+    confirm(client, "retry", newer, made)
+
+    text = text_of(client.get(URL))
+    assert "Retry now: 1 delivery. Left as they are: 1 (replaced by another one)." in text
+
+
+@pytest.mark.parametrize(("action", "attempts"), [("retry", 1), ("rebuild", 0)])
+def test_what_was_outrun_says_so(person, action, attempts):
+    made = delivery(**FAILED, lane="a", attempts=attempts)
+    delivery(**FAILED | {"state": "delivered"}, lane="a")
+    client = person(PERMISSIONS[action])
+    assert "1 of the 1 chosen" in text_of(post(client, action, made))
+
+    confirm(client, action, made)
+
+    assert f"nothing was changed. Left as they are: 1 ({LATER})." in text_of(client.get(URL))
+    assert log() == []
+
+
+def test_what_was_masked_says_so(person, declare):
+    declare(Order, sensitive=["number"])
+    json = {"headers": {"Content-Type": "application/json"}}
+    made = delivery(**FAILED, **json, body=b'{"number":"[redacted]"}')
+    client = person("can_resend")
+
+    confirm(client, "resend", made)
+
+    text = text_of(client.get(URL))
+    assert "nothing was changed. Left as they are: 1 (its sensitive values were masked)." in text
+
+
+@pytest.mark.parametrize("action", ["cancel", "skip", "repoint"])
+def test_what_a_sender_took_meanwhile_says_so(person, monkeypatch, action):
+    made = [delivery(lane="a"), delivery(lane="a", state="waiting", available_at=None)]
+    client = person(PERMISSIONS[action])
+    chosen = made if action == "skip" else made[:1]
+    intervention = actions.INTERVENTIONS[action]
+
+    def taken_before(rows, by, options):
+        Delivery.objects.filter(pk=made[0].pk).update(**HELD)
+        return intervention.run(rows, by, options)
+
+    late = dataclasses.replace(intervention, run=taken_before)
+    monkeypatch.setattr(actions, "INTERVENTIONS", {action: late})
+    confirm(client, action, *chosen, endpoint="hubspot")
+
+    text = text_of(client.get(URL))
+    assert "nothing was changed. Left as they are: 1 (taken by a sender meanwhile)." in text
+
+
+def test_several_reasons_are_counted_apart(person):
+    made = [delivery(), delivery(**HELD), delivery(**FAILED), delivery(**FAILED)]
+    client = person("can_cancel")
+
+    confirm(client, "cancel", *made)
+
+    told = "Cancel: 1 delivery. Left as they are: 1 (in the hand of a sender), 2 (finished)."
+    assert told in text_of(client.get(URL))
+    assert [pk for pk, _note, _who in log()] == [str(made[0].pk)]
 
 
 def test_many_are_named_by_the_newest(person, monkeypatch):
@@ -203,11 +337,22 @@ def test_whoever_may_not_view_may_not_act(client):
     ],
 )
 def test_one_delivery_is_offered_what_fits_its_state(person, values, offered):
+    Order.objects.create(pk=1)
     made = delivery(**values)
 
     text = person(*PERMISSIONS.values()).get(f"{URL}{made.pk}/change/").text
 
     assert re.findall(r'name="action" value="(\w+)"', text) == offered
+
+
+@ONCE
+@pytest.mark.parametrize("values", [{"object_pk": 77}, {"model": "shop.gone"}])
+def test_nothing_is_to_be_rebuilt_from_an_object_that_is_gone(person, values):
+    made = delivery(**FAILED, **values)
+
+    text = person(*PERMISSIONS.values()).get(f"{URL}{made.pk}/change/").text
+
+    assert re.findall(r'name="action" value="(\w+)"', text) == ["retry", "resend", "repoint"]
 
 
 @ONCE
@@ -220,6 +365,18 @@ def test_from_its_page_one_is_led_back_there(person):
     assert f'href="{here}"' in asked.text
     assert confirm(client, "retry", made, back=here).url == here
     assert "Made due at once." in text_of(client.get(here))
+
+
+@ONCE
+@pytest.mark.parametrize("chosen", ["x", "", "\u00b2", "\u0663", "-1", "9" * 30, "1 OR 1=1"])
+def test_a_choice_that_is_no_number_is_refused(person, chosen):
+    delivery(**FAILED)
+    client = person("can_retry")
+
+    for confirmed in ({}, {"confirmed": "yes"}):
+        data = {"_selected_action": ["1", chosen], "action": "retry", "select_across": "0"}
+        assert client.post(URL, data | confirmed).status_code == 400
+    assert states() == ["failed"]
 
 
 @ONCE
@@ -263,7 +420,7 @@ def test_what_is_finished_after_the_question_is_not_meant(person, across):
 
     asked = post(client, "resend", *made, select_across=across)
     horizon = Horizon.from_text(horizon_of(asked))
-    horizon = replace(horizon, moment=horizon.moment - timedelta(seconds=30))
+    horizon = dataclasses.replace(horizon, moment=horizon.moment - timedelta(seconds=30))
     Delivery.objects.filter(pk=made[1].pk).update(
         state="delivered", available_at=None, finished_at=DatabaseNow(-10)
     )
@@ -274,6 +431,8 @@ def test_what_is_finished_after_the_question_is_not_meant(person, across):
 
     assert "1 of" in text_of(asked)
     assert states() == ["failed", "delivered", "pending"]
+    left = "Send again: 1 delivery. Left as they are: 1 (finished after you were asked)."
+    assert (left in text_of(client.get(URL))) == (across == "0")
 
 
 @pytest.mark.parametrize("horizon", ["", "yes", "[1, 2]"])
@@ -284,6 +443,17 @@ def test_who_was_not_asked_is_asked(person, horizon):
 
     assert horizon_of(answer)
     assert states() == ["failed"]
+
+
+@ONCE
+def test_cancelling_all_says_that_calls_go_out_meanwhile_and_how_to_stop_them(person):
+    made = delivery()
+    client = person("can_cancel", "can_retry")
+    warning = "what is due meanwhile is sent. Pause the endpoint first to stop that."
+
+    assert warning in text_of(post(client, "cancel", made, select_across="1"))
+    assert "meanwhile" not in text_of(post(client, "cancel", made))
+    assert "meanwhile" not in text_of(post(client, "retry", made, select_across="1"))
 
 
 def test_all_are_counted_up_to_a_bound_and_no_id_is_loaded(person, monkeypatch):

@@ -20,7 +20,7 @@ from signal_dispatch.repair_steps import ask_for
 from signal_dispatch.selecting import Selection
 from tests.deliveries import delivery
 from tests.once import ONCE
-from tests.shop.models import Order, Seat
+from tests.shop.models import Order, Seat, Ticket
 from tests.test_admin_list import URL, text_of, viewer
 from tests.test_heartbeats import worker_process
 
@@ -50,6 +50,56 @@ def test_an_overview_of_nothing_says_that_all_is_well(page):
     assert "All is well" in text
     assert "Due now 0" in text
     assert "No dispatch_worker is known" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "query", "cure"),
+    [
+        ({"environment": "green"}, "environment=green", "processes of that environment send"),
+        ({"endpoint": "erp"}, "endpoint=erp", "add or correct it"),
+        ({"dispatch": "shop.Old"}, "dispatch=shop.Old", "deploy the code that declares it"),
+        ({"model": "shop.tag"}, "dispatch=shop.Told&model=shop.tag", "register it for that"),
+    ],
+)
+def test_all_is_not_well_where_nobody_takes_something(
+    page, admin_client, declare, values, query, cure
+):
+    declare(Order)
+    made = delivery(**values)
+    delivery()
+
+    answer = page("overview")
+
+    text = text_of(answer)
+    assert "All is well" not in text
+    assert "Nobody here takes 1 delivery" in text
+    assert cure in text
+    assert "choose them in the list, and cancel them; or," in text
+    assert "give them to another dispatch or endpoint." in text
+    assert f'href="{URL}?{query}"' in unescape(answer.text)
+    listed = admin_client.get(f"{URL}?{query}")
+    assert f"{URL}{made.pk}/change/" in listed.text
+    assert "1 delivery" in text_of(listed)
+
+
+def test_all_is_not_well_where_a_resolver_names_an_endpoint_no_more(page, declare):
+    declare(Order)
+    gone = {"error_class": "gone", "reason": "The RESOLVER names no tenant 42."}
+    delivery(available_at=DatabaseNow(300), **gone)
+
+    answer = page("overview")
+
+    assert "All is well" not in text_of(answer)
+    assert "Nobody here takes 1 delivery" in text_of(answer)
+    assert f'href="{URL}?endpoint=crm"' in answer.text
+
+
+def test_what_is_stranded_in_another_outbox_is_linked_there(page, declare):
+    declare(Order)
+    delivery(using="other", endpoint="erp")
+
+    text = unescape(page("overview", "?using=other").text)
+    assert f'href="{URL}?using=other&endpoint=erp"' in text
 
 
 def test_the_overview_shows_how_the_outbox_stands(page, declare):
@@ -102,7 +152,7 @@ def test_work_in_the_background_is_shown_and_may_be_stopped(page, admin_client):
     assert "is stopped" not in text_of(again)
 
 
-@pytest.mark.parametrize("pk", ["", "x", "999"])
+@pytest.mark.parametrize("pk", ["", "x", "999", "\u00b2", "9" * 30])
 def test_stopping_what_there_is_not_does_nothing(admin_client, pk):
     assert admin_client.post(f"{URL}overview/", {"stop": pk}).status_code == 302
 
@@ -139,6 +189,17 @@ def test_dispatches_are_shown_as_they_are_declared(page, declare):
         assert part in text, part
     assert f"{URL}{made.pk}/change/" in answer.text
     assert "?state=failed&dispatch=shop.Told" in unescape(answer.text)
+
+
+def test_a_dispatch_says_of_which_managers_bulk_operations_make_no_call(page, declare):
+    declare(Order, name="shop.Orders")
+    declare(Ticket, name="shop.Tickets")
+
+    text = text_of(page("dispatches"))
+
+    orders, tickets = text.split("shop.Tickets")
+    assert "Bulk operations of objects make no call." in orders
+    assert "Bulk operations" not in tickets
 
 
 def test_where_nothing_is_registered_that_is_said(page):

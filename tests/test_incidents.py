@@ -18,6 +18,7 @@ from signal_dispatch.hand import Hand
 from signal_dispatch.health import CALM_SECONDS
 from signal_dispatch.models import Delivery, EndpointMinute, EndpointState
 from signal_dispatch.signals import alarm_raised
+from tests import catalogues
 from tests.deliveries import delivery
 from tests.shop.models import Order
 from tests.waiting import eventually
@@ -395,3 +396,39 @@ def test_a_receiver_that_raises_hurts_nothing(site, receiver, backend):
         alarm_raised.disconnect(broken)
     assert Counter(Delivery.objects.values_list("attempts", "held_by")) == {(1, ""): 3}
     assert not Delivery.objects.filter(epoch__gt=F("attempts")).exists()
+
+
+GERMAN = {
+    "an endpoint begins to fail": "ein Endpunkt versagt",
+    "The endpoint %(endpoint)r fails: %(failed)d of its last %(attempts)d attempts did.": (
+        "Endpunkt %(endpoint)r: %(failed)d von %(attempts)d misslangen."
+    ),
+    "The endpoint %(endpoint)r is paused by its breaker: %(failed)d of the last "
+    "%(attempts)d attempts failed. After %(pause)s s one call at a time tries whether it "
+    "is well again.": "Endpunkt %(endpoint)r ruht %(pause)s s.",
+    "The endpoint %r is well again.": "Endpunkt %r ist gesund.",
+    "Delivery %(delivery)s is failed for good. %(reason)s": "Gescheitert: %(reason)s",
+}
+
+
+@pytest.mark.django_db
+def test_alarms_are_told_in_the_language_of_the_site(crm, heard, settings, tmp_path):
+    settings.LANGUAGE_CODE = "de"
+    settings.LOCALE_PATHS = [catalogues.write(tmp_path, "de", GERMAN)]
+    crm({"attempts": 10})
+    count(4, 4)
+    judge()
+    count(6, 6)
+    judge(known=True)
+    let_minutes_pass()
+    end()
+    tell(failed(reason="It answered 400."))
+
+    assert [alarm.text for alarm in heard] == [
+        "Endpunkt 'crm': 4 von 4 misslangen.",
+        "Endpunkt 'crm' ruht 30 s.",
+        "Endpunkt 'crm' ist gesund.",
+        # What a delivery keeps is data, and stays as it was written.
+        "Gescheitert: It answered 400.",
+    ]
+    assert heard[0].kind.label == "ein Endpunkt versagt"

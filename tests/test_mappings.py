@@ -10,7 +10,7 @@ from signal_dispatch.mappings import Told
 from signal_dispatch.retries import RetryPolicy
 from tests.deliveries import delivery
 from tests.once import ONCE
-from tests.shop.models import Order, Seat
+from tests.shop.models import Order, Seat, Ticket
 
 pytestmark = pytest.mark.django_db
 
@@ -75,6 +75,22 @@ def test_payloads_of_other_kinds_are_named(declare):
     declare(Order, fields=(), name="shop.B")
 
     assert [m.carries for m in mappings.mappings("default")] == ["OrderSerializer", "no body"]
+
+
+@ONCE
+def test_managers_are_named_whose_bulk_operations_make_no_call(declare):
+    declare(Order, Ticket, name="shop.All")
+    declare(Order, name="shop.Created", on=[Event.CREATED])
+    declare(Order, name="shop.Deleted", on=[Event.DELETED])
+
+    found = {(m.name, m.model): m.silent_managers for m in mappings.mappings("default")}
+
+    assert found == {
+        ("shop.All", "shop.Order"): ("objects",),
+        ("shop.All", "shop.Ticket"): (),
+        ("shop.Created", "shop.Order"): ("objects",),
+        ("shop.Deleted", "shop.Order"): (),
+    }
 
 
 def test_how_they_fare_is_counted_for_each(declare, settings):

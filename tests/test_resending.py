@@ -191,11 +191,17 @@ def test_what_was_deleted_can_not_be_built_anew():
     assert rebuild(of(*made)) == 0
 
 
-def test_one_whose_object_is_gone_is_cancelled(declare, receiver):
+@pytest.mark.parametrize("values", [{"attempts": 3}, {"state": "failed", "error_class": "loop"}])
+def test_what_is_rebuilt_from_an_object_that_is_gone_ends_in_a_sentence(declare, receiver, values):
     declare(Order)
-    made = delivery(**FINISHED, attempts=1)
+    made = delivery(**FINISHED | CALL | {"object_pk": 77} | values)
 
-    rebuild(of(made))
+    assert rebuild(of(made)) == 1
     attempt()
 
-    assert newest().state == "cancelled"
+    last = newest()
+    assert (last.state, last.reason) == (
+        "cancelled",
+        "The object is gone, so there is nothing to tell of it.",
+    )
+    assert receiver.requests == []

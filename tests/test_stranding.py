@@ -2,6 +2,7 @@
 
 import pytest
 
+from signal_dispatch.selecting import Selection
 from signal_dispatch.stranding import Stranded, stranded_in
 from tests.once import ONCE
 from tests.shop.models import Order
@@ -30,3 +31,19 @@ def test_each_reason_has_its_cure(declare, values, because, name, advice):
     (stranded,) = stranded_in(groups)
     assert stranded == Stranded(because, name, 10)
     assert advice in stranded.advice
+
+
+@pytest.mark.parametrize(
+    ("stranded", "selected"),
+    [
+        (Stranded("environment", "", 1), {"environment": ""}),
+        (Stranded("endpoint", "erp", 1), {"endpoint": "erp"}),
+        (Stranded("dispatch", "shop.Gone", 1), {"dispatch": "shop.Gone"}),
+        (
+            Stranded("model", "shop.Told for shop.tag", 1),
+            {"dispatch": "shop.Told", "model": "shop.tag"},
+        ),
+    ],
+)
+def test_the_list_finds_them(stranded, selected):
+    assert Selection.of(stranded.filter).given() == selected

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from django import forms
 from django.contrib import messages
 from django.contrib.admin import options
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
@@ -12,50 +11,20 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import ngettext
 
+from signal_dispatch import leaving
 from signal_dispatch.admin.changelist import selection_of
-from signal_dispatch.endpoints import endpoints
+from signal_dispatch.admin.target_form import TargetForm
 from signal_dispatch.horizons import Horizon
 from signal_dispatch.interventions import INTERVENTIONS, Intervention, Options
 from signal_dispatch.models import Delivery, Repair
-from signal_dispatch.registry import registry
 from signal_dispatch.repair_steps import ask_for
 from signal_dispatch.selecting import Selection
 from signal_dispatch.status import COUNTED, counted
 
 #: How many deliveries are named on the page that asks.
 _NAMED = 10
-_SEPARATOR = "\x1f"
-
-
-class TargetForm(forms.Form):
-    """Whom deliveries are given to."""
-
-    dispatch = forms.ChoiceField(label=gettext_lazy("Dispatch"), required=False)
-    endpoint = forms.ChoiceField(label=gettext_lazy("Endpoint"), required=False)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        as_it_is = [("", _("(as it is)"))]
-        pairs = sorted(registry.pairs())
-        dispatches = [(_SEPARATOR.join(pair), f"{pair[0]} ({pair[1]})") for pair in pairs]
-        known: Any = self.fields
-        known["dispatch"].choices = as_it_is + dispatches
-        known["endpoint"].choices = as_it_is + [(alias, alias) for alias in sorted(endpoints)]
-
-    def clean(self) -> dict[str, Any]:
-        """Refuse what names nothing."""
-        given = super().clean() or {}
-        if not (given.get("dispatch") or given.get("endpoint")):
-            raise forms.ValidationError(_("Choose a dispatch, an endpoint, or both."))
-        return given
-
-    def options(self) -> dict[str, str]:
-        """Return what was chosen, as ``Target`` takes it."""
-        name, _separator, model = self.cleaned_data["dispatch"].partition(_SEPARATOR)
-        options = {"endpoint": self.cleaned_data["endpoint"], "dispatch": name, "model": model}
-        return {key: value for key, value in options.items() if value}
 
 
 def is_allowed(request: Any, intervention: Intervention) -> bool:
@@ -107,7 +76,8 @@ class Asked:
         form = None
         horizon = Horizon.posted(self._request.POST)
         if self._intervention.name == "repoint":
-            form = TargetForm(self._request.POST if horizon else None)
+            affected = self._intervention.affected(self._rows)
+            form = TargetForm(affected, self._request.POST if horizon else None)
         if horizon is None or (form and not form.is_valid()):
             return self._ask(form)
         options = form.options() if form else {}
@@ -153,10 +123,16 @@ class Asked:
         intervention, user = self._intervention, self._request.user
         rows = horizon.narrow(self._rows)
         affected = list(intervention.affected(rows).defer("body", "headers"))
+        left = leaving.left_alone(intervention.name, rows, affected)
+        if beyond := self._rows.count() - rows.count():
+            left[_("finished after you were asked")] = beyond
         changed = intervention.run(rows, user.get_username(), options)
-        note = str(intervention.done) % {"target": ", ".join(options.values())}
-        LogEntry.objects.log_actions(user.pk, affected, CHANGE, note)
-        self._say(changed)
+        if changed:
+            note = str(intervention.done) % {"target": ", ".join(options.values())}
+            LogEntry.objects.log_actions(user.pk, affected, CHANGE, note)
+        if changed < len(affected):
+            left[str(leaving.REASONS[intervention.name].late)] = len(affected) - changed
+        self._say(changed, leaving.sentence(left))
 
     def _have_it_done(self, horizon: Horizon, options: dict[str, str]) -> None:
         selection = selection_of(self._request.GET.dict())
@@ -165,7 +141,7 @@ class Asked:
         text = _("%(label)s: begun for all that match. The overview shows how far it is.")
         self._admin.message_user(self._request, text % {"label": self._intervention.label})
 
-    def _say(self, changed: int) -> None:
+    def _say(self, changed: int, left: str) -> None:
         label = self._intervention.label
         text = ngettext(
             "%(label)s: %(number)d delivery.", "%(label)s: %(number)d deliveries.", changed
@@ -173,7 +149,7 @@ class Asked:
         if not changed:
             text = _("%(label)s: nothing was changed.") % {"label": label}
         level = messages.SUCCESS if changed else messages.WARNING
-        self._admin.message_user(self._request, text, level)
+        self._admin.message_user(self._request, f"{text} {left}".strip(), level)
 
 
 def have_done(
@@ -200,11 +176,12 @@ def have_done(
     return repair
 
 
-def offered(delivery: Any, request: HttpRequest) -> list[Intervention]:
+def offered(delivery: Any, request: HttpRequest, *, has_object: bool) -> list[Intervention]:
     """Return what the person may do about one delivery in the state that it is in."""
     held = bool(delivery.held_by) and (delivery.due_in or 0) > 0
     finished = delivery.finished_at is not None or delivery.state not in ("pending", "waiting")
     fitting = _for_finished(delivery) if finished else _for_unfinished(delivery)
+    fitting = [name for name in fitting if has_object or name != "rebuild"]
     names = [] if held and not finished else fitting
     return [INTERVENTIONS[n] for n in names if is_allowed(request, INTERVENTIONS[n])]
 

@@ -141,9 +141,14 @@ class DeliveryChangeList(ChangeList):
         return days_of(self)
 
 
+def is_number(text: str) -> bool:
+    """Say whether a text from outside may be the number of a row."""
+    return text.isascii() and text.isdigit() and len(text) < 19
+
+
 def _number(text: str | None) -> int | None:
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
+    if not is_number(text):
         raise IncorrectLookupParameters(f"{text!r} is no number of a delivery.")
     return int(text)

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import HttpRequest
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from signal_dispatch import showing
 from signal_dispatch.admin import cells, outboxes
 from signal_dispatch.admin.actions import actions_for, offered
-from signal_dispatch.admin.changelist import DeliveryChangeList
+from signal_dispatch.admin.changelist import DeliveryChangeList, is_number
 from signal_dispatch.admin.detail import DeliveryPage
 from signal_dispatch.admin.filters import FILTERS, Found
 from signal_dispatch.admin.objects import link_objects
@@ -97,7 +97,9 @@ class DeliveryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return found
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        """Show the list."""
+        """Show the list, or do what was chosen in it; raises ``BadRequest`` for a forged choice."""
+        if not all(map(is_number, request.POST.getlist(ACTION_CHECKBOX_NAME))):
+            raise BadRequest("What was chosen is no number of a delivery.")
         context = {"title": _("Deliveries")}
         return super().changelist_view(request, context | (extra_context or {}))
 
@@ -159,6 +161,7 @@ class DeliveryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if delivery is None:
             self.message_user(request, _("There is no such delivery any more."), messages.WARNING)
             return redirect(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
+        page = DeliveryPage(delivery, self.admin_site)
         context = {
             **self.admin_site.each_context(request),
             "title": _("Delivery %s") % delivery.pk,
@@ -166,8 +169,8 @@ class DeliveryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             "original": delivery,
             "media": self.media,
             "preserved_filters": self.get_preserved_filters(request),
-            "page": DeliveryPage(delivery, self.admin_site),
-            "offered": offered(delivery, request),
+            "page": page,
+            "offered": offered(delivery, request, has_object=page.has_object),
             "action_checkbox_name": ACTION_CHECKBOX_NAME,
             **(extra_context or {}),
         }
@@ -176,6 +179,6 @@ class DeliveryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: Any = None) -> Any:
         """Return a delivery with its seconds, or None."""
-        if not (object_id.isascii() and object_id.isdigit() and len(object_id) < 19):
+        if not is_number(object_id):
             return None
         return timed(self.get_queryset(request)).filter(pk=int(object_id)).first()

@@ -134,6 +134,11 @@ class DeliveryPage:
             return True
 
     @property
+    def has_object(self) -> bool:
+        """Whether its object can be read."""
+        return self.model_known and not self.object_gone
+
+    @property
     def query(self) -> str:
         """What an address needs to name this outbox."""
         return outboxes.query_for(self.using)

@@ -11,7 +11,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from signal_dispatch import repair_steps
+from signal_dispatch.admin import outboxes
 from signal_dispatch.admin.actions import is_allowed
+from signal_dispatch.admin.changelist import is_number
 from signal_dispatch.admin.endpoints import Endpoints, OneEndpoint
 from signal_dispatch.admin.page import Page
 from signal_dispatch.faring import throughput
@@ -20,10 +22,16 @@ from signal_dispatch.limits import Limits
 from signal_dispatch.mappings import LOOKED_AT, mappings
 from signal_dispatch.models import Repair
 from signal_dispatch.selecting import Selection
-from signal_dispatch.status import counted, status_of
+from signal_dispatch.status import Status, counted, status_of
 
 #: How many repairs are shown, the newest first.
 SHOWN_REPAIRS = 10
+_BECAUSE = {
+    "environment": gettext_lazy("environment"),
+    "endpoint": gettext_lazy("endpoint"),
+    "dispatch": gettext_lazy("dispatch"),
+    "model": gettext_lazy("dispatch"),
+}
 
 
 class Overview(Page):
@@ -48,6 +56,7 @@ class Overview(Page):
             "throughput": throughput(using),
             "alive": sum(worker.alive for worker in status.workers),
             "repairs": self._repairs(request, using),
+            **_left_alone(status, using),
         }
 
     def _repairs(self, request: HttpRequest, using: str) -> list[dict[str, Any]]:
@@ -66,7 +75,7 @@ class Overview(Page):
     def post(self, request: HttpRequest, using: str) -> HttpResponse:
         """Stop a repair."""
         pk = request.POST.get("stop", "")
-        repair = Repair.objects.using(using).filter(pk=int(pk) if pk.isdigit() else 0).first()
+        repair = Repair.objects.using(using).filter(pk=int(pk) if is_number(pk) else 0).first()
         if repair is not None:
             if not _may(request, repair):
                 raise PermissionDenied
@@ -85,6 +94,30 @@ class Dispatches(Page):
     def context(self, request: HttpRequest, using: str) -> dict[str, Any]:
         """Return the mappings."""
         return {"mappings": mappings(using), "looked_at": LOOKED_AT}
+
+
+def _left_alone(status: Status, using: str) -> dict[str, Any]:
+    """Return what nobody here takes, with the address of a list of it."""
+    unnamed = _("(no name)")
+    shown = [
+        {
+            "number": each.deliveries,
+            "what": f"{_BECAUSE[each.because]} {each.name or unnamed}",
+            "why": each.advice,
+            "query": outboxes.query_for(using, **each.filter),
+        }
+        for each in status.stranded
+    ]
+    shown += [
+        {
+            "number": each.deliveries,
+            "what": f"{_BECAUSE['endpoint']} {each.endpoint}",
+            "why": each.reason,
+            "query": outboxes.query_for(using, endpoint=each.endpoint),
+        }
+        for each in status.unresolved
+    ]
+    return {"left_alone": shown, "number_left_alone": sum(each["number"] for each in shown)}
 
 
 def _label(repair: Repair) -> str:
