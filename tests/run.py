@@ -46,6 +46,8 @@ def main(arguments: list[str]) -> int:
         command = [sys.executable, "-m", "coverage", "run", "-m", "pytest"]
     if options.soak:
         os.environ["SOAK"] = "1"
+        # Some of them take long, and none of those hangs.
+        command += ["--override-ini", "faulthandler_timeout=1800"]
         arguments = arguments or ["tests/acceptance"]
 
     left_out: list[str] = []
