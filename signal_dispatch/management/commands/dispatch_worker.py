@@ -11,6 +11,7 @@ from signal_dispatch.backends import backends
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.heartbeats import Heartbeat
 from signal_dispatch.management.stopping import until_told
+from signal_dispatch.outboxes import do_all
 from signal_dispatch.scopes import Scope, own_scope
 from signal_dispatch.tallies import Tally
 from signal_dispatch.worker import Worker
@@ -35,7 +36,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--once",
             action="store_true",
-            help="Send until nothing is due, say what was done and what is left, exit with 0.",
+            help="Send until nothing is due and no repair is left to be made that the admin was "
+            "asked for, say what was done and what is left, exit with 0.",
         )
         parser.add_argument(
             "--concurrency", type=int, default=16, metavar="N", help="Threads that send (16)."
@@ -82,6 +84,8 @@ class Command(BaseCommand):
         )
         with until_told() as told, tally.counting():
             worker.start()
+            if options["once"]:  # it ends before it would look for these by itself
+                worker.look_for_repairs()
             named = ", ".join(scope().names) or "no endpoint"
             self._say(f"Sending for {named}.", options)
             try:
@@ -90,6 +94,8 @@ class Command(BaseCommand):
             finally:
                 worker.stop(DRAIN_SECONDS)
                 heartbeat.stop()
+            if options["once"]:  # what hooks and repairs gave to threads beside the worker's
+                do_all([backend.finish for backend in backends.made()])
         if options["once"] and options["verbosity"] > 0:
             self._say(tally.report(scope()), options)
         self._say("Stopped.", options)
