@@ -1,12 +1,15 @@
 """The options that say which deliveries are meant, and what is said of wrong ones."""
 
+import re
 from argparse import ArgumentParser
+from io import StringIO
 from uuid import uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connections
 
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.management import filters as module
 from signal_dispatch.management.filters import add_filters, filters_of, summary
 from signal_dispatch.models import Delivery, State
@@ -104,7 +107,10 @@ def test_what_is_gone_from_code_and_settings_may_be_named_while_rows_name_it():
         (("--endpoint", "crn"), r"--endpoint 'crn' is not known\. Known: crm, erp, hubspot\."),
         (("--dispatch", "shop.Tld"), r"--dispatch 'shop\.Tld' is not known\. Known: shop\.Told\."),
         (("--event", "update"), r"'update' is not known\. Known: created, deleted, shout, updated"),
-        (("--error-class", "dsn"), r"--error-class 'dsn' is not known\. Known: dns\."),
+        (
+            ("--error-class", "dsn"),
+            r"--error-class 'dsn' is not known\. Known: .*connect, .*, odd, .*timeout",
+        ),
         (("--database", "third"), r"--database 'third' is not known\. Known: default, other\."),
         (("--object", "shop.order"), r"--object 'shop\.order' names no object.*shop\.order\."),
         (("--object", "shop.ordr:7"), r"names no object"),
@@ -116,9 +122,19 @@ def test_what_is_gone_from_code_and_settings_may_be_named_while_rows_name_it():
 )
 def test_a_wrong_value_is_an_error_that_names_the_known_ones(declare, arguments, said):
     declare(Order, on=["updated", "shout"])
-    delivery(endpoint="erp", error_class="dns")
+    delivery(endpoint="erp", error_class="odd")
     with pytest.raises(CommandError, match=said):
         filters(*arguments)
+
+
+@pytest.mark.parametrize("command", ["dispatch_retry", "dispatch_prune"])
+def test_an_error_class_that_nothing_failed_with_matches_nothing(command):
+    delivery(error_class="dns", state="failed", available_at=None, finished_at=DatabaseNow(-60))
+    out = StringIO()
+    call_command(command, "--error-class", "timeout", stdout=out)
+
+    assert re.match(r"No deliveries of .*error_class timeout are .*: nothing to", out.getvalue())
+    assert Delivery.objects.get().state == "failed"
 
 
 @pytest.mark.parametrize("command", ["dispatch_retry", "dispatch_prune"])

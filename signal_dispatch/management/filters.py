@@ -19,6 +19,7 @@ from signal_dispatch.endpoints import endpoints
 from signal_dispatch.events import Event
 from signal_dispatch.management.table import table
 from signal_dispatch.models import Delivery, DeliveryQuerySet
+from signal_dispatch.outcomes import ERROR_CLASSES
 from signal_dispatch.registry import registry
 from signal_dispatch.selecting import Selection
 from signal_dispatch.status import has_outbox
@@ -126,7 +127,7 @@ def filters_of(options: Mapping[str, Any]) -> Filters:
         ("endpoint", list(endpoints)),
         ("dispatch", [dispatch.name for dispatch in registry]),
         ("event", sorted({*Event.values, *(str(e) for d in registry for e in d.events)})),
-        ("error_class", []),
+        ("error_class", ERROR_CLASSES),
     ):
         _refuse_unknown(name, options[name], known, aliases)
     return Filters(aliases, selections)
