@@ -133,7 +133,7 @@ def test_an_error_class_that_nothing_failed_with_matches_nothing(command):
     out = StringIO()
     call_command(command, "--error-class", "timeout", stdout=out)
 
-    assert re.match(r"No deliveries of .*error_class timeout are .*: nothing to", out.getvalue())
+    assert re.match(r"No deliveries of .*error-class timeout are .*: nothing to", out.getvalue())
     assert Delivery.objects.get().state == "failed"
 
 
@@ -148,8 +148,13 @@ def test_a_wrong_option_is_an_error_that_names_the_known_ones(command):
 def test_they_are_told_in_words():
     assert str(filters()) == "at all"
     assert str(filters("--endpoint", "crm", "--object", "shop.order:1")) == (
-        "of endpoint crm, q shop.order:1"
+        "of endpoint crm, object shop.order:1"
     )
+    uid = uuid4()
+    given = ("--uid", str(uid), "--error-class", "dns", "--finished-since", "2026-01-31")
+    assert str(filters(*given)) == f"of error-class dns, finished-since 2026-01-31, uid {uid}"
+    both = ("--object", "shop.order:1", "--uid", str(uid))
+    assert str(filters(*both)) == f"of object shop.order:1, uid {uid}"
 
 
 def test_a_summary_counts_by_endpoint_dispatch_and_state():
