@@ -134,6 +134,45 @@ def test_a_dry_run_does_nothing(declare, orders):
     assert not Delivery.objects.exists()
 
 
+def test_a_dry_run_asks_the_hooks_as_the_real_run_does(declare, orders, settings):
+    entry = settings.SIGNAL_DISPATCH_ENDPOINTS["crm"]
+    off = entry | {"ENABLED": False}
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": entry, "erp": entry, "off": off}
+
+    class Picky(ModelDispatch):
+        def should_send(self, order, change):
+            Order.objects.filter(pk=order.pk).update(total=7)
+            order.tags.create(name="seen")
+            Customer.objects.create(name="seen")
+            return order.status == "paid"
+
+        def get_endpoint(self, order, change):
+            return ["crm", "erp", "off"] if order.number == "A-1" else "crm"
+
+    declare(Order, base=Picky)
+    declare(Customer, name="shop.Customers", fields=["name"])
+    said = run("shop.Order", "--dry-run")
+
+    assert said == "5 objects of shop.Order: 3 deliveries would be recorded.\n"
+    assert not Delivery.objects.exists()
+    assert not Tag.objects.exists()
+    assert not Customer.objects.exists()
+    assert not Order.objects.filter(total=7).exists(), "what hooks write is taken back"
+    run("shop.Order")
+    assert Delivery.objects.filter(dispatch="shop.Told").count() == 3
+
+
+@pytest.mark.usefixtures("as_in_production")
+def test_what_can_not_be_built_counts_in_a_dry_run_too(declare, orders):
+    class Broken(ModelDispatch):
+        def get_payload(self, order, change):
+            raise ValueError("no")
+
+    declare(Order, base=Broken)
+    assert run("shop.Order", "--dry-run").endswith(": 5 deliveries would be recorded.\n")
+    assert not Delivery.objects.exists()
+
+
 def test_no_objects_are_no_error(declare):
     declare(Order)
     assert run("shop.Order") == "0 objects of shop.Order: 0 deliveries are recorded.\n"
