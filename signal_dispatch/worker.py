@@ -69,6 +69,11 @@ class Worker:
             self._started()
             self._hand.work.notify()
 
+    def look_again(self) -> None:
+        """Look at once for what is due, where anything looks at all."""
+        with self._hand.lock:
+            self._bookkeeper.sweeper.ask()
+
     # Told by those who save
 
     def start(self) -> bool:

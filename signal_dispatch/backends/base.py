@@ -44,6 +44,9 @@ class BaseBackend:
     def look_for_repairs(self) -> None:
         """Hear that a person asked for work on many deliveries."""
 
+    def look_again(self) -> None:
+        """Hear that an endpoint may be called again."""
+
     def start(self) -> None:
         """Be ready to send: this process has served its first request."""
 

@@ -77,6 +77,13 @@ class ThreadsBackend(BaseBackend):
         if threads_can_run() and not _is_uwsgi_master():
             self._current().look_for_repairs()
 
+    def look_again(self) -> None:
+        """Let the bookkeeper look at once, where there is one: nothing starts for this."""
+        with self._lock:
+            worker = self._worker if self._made_by == os.getpid() else None
+        if worker is not None:
+            worker.look_again()
+
     def start(self) -> None:
         """Start the bookkeeper, so that a site that only reads takes over what others left."""
         if _threads_can_run_or_warn():
