@@ -6,9 +6,11 @@ from typing import Any
 
 from django.db import connections
 from django.db.models import Count, F, Max, Min, Q
+from django.db.models.functions import Coalesce
 
 from signal_dispatch.clocks import DatabaseNow, SecondsFromNow
 from signal_dispatch.conf import settings
+from signal_dispatch.endpoints import breaker_of
 from signal_dispatch.exceptions import EndpointUnresolved
 from signal_dispatch.heartbeats import DEAD_SECONDS
 from signal_dispatch.models import UNFINISHED, Delivery, EndpointState, State, WorkerProcess
@@ -34,6 +36,11 @@ class Backlog:
     waiting: int
     waiting_lanes: int
 
+    @property
+    def unfinished(self) -> int:
+        """Count all of them."""
+        return self.due + self.scheduled + self.held + self.waiting
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:
@@ -58,12 +65,15 @@ class Barred:
     """An endpoint that nobody calls: its breaker is open, or ``paused_by`` somebody.
 
     ``seconds_left`` until one call tries whether it is well, 0 where one may; None while paused.
+    ``deliveries`` are all that are unfinished there.
     """
 
     endpoint: str
     seconds_left: float | None
     paused_by: str
     reason: str
+    since_seconds_ago: float = 0.0
+    deliveries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +136,18 @@ def status_of(using: str) -> Status:
     """
     groups, counts = unfinished_groups(using), _counts(using)
     mine = [group for group in groups if group["environment"] == settings.environment]
+    backlogs = tuple(_backlogs(mine))
     return Status(
         using,
         settings.environment,
         states=_states(counts, groups),
         failed_lately=counts["failed lately"],
-        backlogs=tuple(_backlogs(mine)),
+        backlogs=backlogs,
         holders=tuple(_holders(using)),
         stranded=tuple(stranded_in(groups)),
         workers=tuple(_workers(using)),
         unresolved=tuple(_unresolved(using)),
-        barred=tuple(_barred(using)),
+        barred=tuple(_barred(using, {b.endpoint: b.unfinished for b in backlogs})),
     )
 
 
@@ -238,9 +249,20 @@ def _workers(using: str) -> Iterator[Worker]:
         )
 
 
-def _barred(using: str) -> Iterator[Barred]:
+def _barred(using: str, unfinished: Mapping[str, int]) -> Iterator[Barred]:
     rows = EndpointState.objects.using(using).filter(environment=settings.environment)
-    found: Any = rows.barred().annotate(left=SecondsFromNow("open_until")).order_by("endpoint")
-    for row in found:
-        left = None if row.paused_at else max(0.0, float(row.left))
-        yield Barred(row.endpoint, left, row.paused_by, row.pause_reason)
+    found: Any = rows.barred().annotate(
+        left=SecondsFromNow("open_until"), since=SecondsFromNow(Coalesce("paused_at", "opened_at"))
+    )
+    for row in found.order_by("endpoint"):
+        # A breaker that settings took away holds nobody up.
+        if not row.paused_at and breaker_of(row.endpoint) is None:
+            continue
+        yield Barred(
+            row.endpoint,
+            None if row.paused_at else max(0.0, float(row.left)),
+            row.paused_by,
+            row.pause_reason,
+            since_seconds_ago=max(0.0, -float(row.since or 0)),
+            deliveries=unfinished.get(row.endpoint, 0),
+        )
