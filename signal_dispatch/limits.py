@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from django.utils.translation import gettext as _
 
-from signal_dispatch.status import Barred, Status, counted
+from signal_dispatch.barred import Barred
+from signal_dispatch.status import Status, counted
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,10 @@ from typing import Any
 
 from django.db import connections
 from django.db.models import Count, F, Max, Min, Q
-from django.db.models.functions import Coalesce
 
+from signal_dispatch.barred import Barred, barred_in
 from signal_dispatch.clocks import DatabaseNow, SecondsFromNow
 from signal_dispatch.conf import settings
-from signal_dispatch.endpoints import breaker_of
 from signal_dispatch.exceptions import EndpointUnresolved
 from signal_dispatch.heartbeats import DEAD_SECONDS
 from signal_dispatch.models import UNFINISHED, Delivery, EndpointState, State, WorkerProcess
@@ -58,22 +57,6 @@ class Unresolved:
     endpoint: str
     reason: str
     deliveries: int
-
-
-@dataclass(frozen=True, slots=True)
-class Barred:
-    """An endpoint that nobody calls: its breaker is open, or ``paused_by`` somebody.
-
-    ``seconds_left`` until one call tries whether it is well, 0 where one may; None while paused.
-    ``deliveries`` are all that are unfinished there.
-    """
-
-    endpoint: str
-    seconds_left: float | None
-    paused_by: str
-    reason: str
-    since_seconds_ago: float = 0.0
-    deliveries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +130,7 @@ def status_of(using: str) -> Status:
         stranded=tuple(stranded_in(groups)),
         workers=tuple(_workers(using)),
         unresolved=tuple(_unresolved(using)),
-        barred=tuple(_barred(using, {b.endpoint: b.unfinished for b in backlogs})),
+        barred=tuple(barred_in(using, {b.endpoint: b.unfinished for b in backlogs})),
     )
 
 
@@ -246,23 +229,4 @@ def _workers(using: str) -> Iterator[Worker]:
             seen_seconds_ago=seen,
             concurrency=row.concurrency,
             endpoints=tuple(row.endpoints),
-        )
-
-
-def _barred(using: str, unfinished: Mapping[str, int]) -> Iterator[Barred]:
-    rows = EndpointState.objects.using(using).filter(environment=settings.environment)
-    found: Any = rows.barred().annotate(
-        left=SecondsFromNow("open_until"), since=SecondsFromNow(Coalesce("paused_at", "opened_at"))
-    )
-    for row in found.order_by("endpoint"):
-        # A breaker that settings took away holds nobody up.
-        if not row.paused_at and breaker_of(row.endpoint) is None:
-            continue
-        yield Barred(
-            row.endpoint,
-            None if row.paused_at else max(0.0, float(row.left)),
-            row.paused_by,
-            row.pause_reason,
-            since_seconds_ago=max(0.0, -float(row.since or 0)),
-            deliveries=unfinished.get(row.endpoint, 0),
         )

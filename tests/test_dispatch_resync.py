@@ -9,7 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import Event, ModelDispatch, suppressed
-from signal_dispatch.management import batches
+from signal_dispatch.management import batches, progress
 from signal_dispatch.management.commands import dispatch_resync
 from signal_dispatch.managers import DispatchManager, DispatchQuerySet
 from signal_dispatch.models import Delivery, RemoteObject
@@ -240,6 +240,17 @@ def test_statements_grow_with_batches_not_with_objects(declare, monkeypatch):
 
     assert Delivery.objects.count() == 20
     assert len([q for q in queries if not q["sql"].startswith("INSERT")]) <= 20
+
+
+def test_a_key_that_a_person_typed_does_nothing_to_the_terminal(declare, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0)
+    declare(Seat, fields=["row"])
+    with suppressed():
+        Seat.objects.create(row="A\x9b", number=1)
+    err = StringIO()
+    call_command("dispatch_resync", "shop.Seat", stdout=StringIO(), stderr=err)
+
+    assert '1 of 1, at ["A\\x9b",1]' in err.getvalue()
 
 
 def test_told_to_stop_it_says_how_to_go_on(declare, orders, monkeypatch):

@@ -137,6 +137,14 @@ def test_an_error_class_that_nothing_failed_with_matches_nothing(command):
     assert Delivery.objects.get().state == "failed"
 
 
+def test_known_names_that_a_person_typed_do_nothing_to_the_terminal():
+    delivery(endpoint="tenant:\x1b[1m")
+    with pytest.raises(CommandError) as raised:
+        filters("--endpoint", "crn")
+
+    assert "Known: crm, hubspot, tenant:\\x1b[1m." in str(raised.value)
+
+
 @pytest.mark.parametrize("command", ["dispatch_retry", "dispatch_prune"])
 def test_a_wrong_option_is_an_error_that_names_the_known_ones(command):
     with pytest.raises(CommandError, match=r"--endpiont crm\. Known are: .*--endpoint.*--until"):

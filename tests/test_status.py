@@ -5,6 +5,7 @@ from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import bars, status
+from signal_dispatch.barred import Barred
 from signal_dispatch.breakers import Breaker
 from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.heartbeats import DEAD_SECONDS
@@ -12,7 +13,6 @@ from signal_dispatch.limits import Limits
 from signal_dispatch.models import Delivery
 from signal_dispatch.status import (
     Backlog,
-    Barred,
     Holder,
     Status,
     Unresolved,

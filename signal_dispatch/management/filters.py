@@ -17,6 +17,7 @@ from signal_dispatch.conf import settings
 from signal_dispatch.databases import outbox_aliases
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.events import Event
+from signal_dispatch.management.printing import printable
 from signal_dispatch.management.table import table
 from signal_dispatch.models import Delivery, DeliveryQuerySet
 from signal_dispatch.outcomes import ERROR_CLASSES
@@ -209,7 +210,7 @@ def _refuse_unknown(
         return
     found = [*known, *_standing(name, aliases)]
     option = f"--{name.replace('_', '-')}"
-    names = ", ".join(sorted(set(filter(None, found)))[:_SHOWN])
+    names = printable(", ".join(sorted(set(filter(None, found)))[:_SHOWN]))
     raise CommandError(f"{option} {value!r} is not known. Known: {names or 'none'}.")
 
 

@@ -18,6 +18,7 @@ from signal_dispatch.events import Event
 from signal_dispatch.keys import key_as_text, key_from_text, plain_key
 from signal_dispatch.management.batches import batches
 from signal_dispatch.management.filters import FilteringCommand
+from signal_dispatch.management.printing import printable
 from signal_dispatch.management.progress import progress
 from signal_dispatch.management.stopping import until_told
 from signal_dispatch.models import Delivery, RemoteObject
@@ -217,4 +218,4 @@ def _key(model: type[Model], text: str) -> Any:
 
 
 def _text(key: Any) -> str:
-    return key_as_text(key) if isinstance(key, tuple) else str(key)
+    return printable(key_as_text(key) if isinstance(key, tuple) else str(key))

@@ -8,12 +8,13 @@ from typing import Any
 from django.conf import settings as django_settings
 from django.core.management.base import BaseCommand, CommandError
 
+from signal_dispatch.barred import Barred
 from signal_dispatch.exceptions import InvalidSettings
 from signal_dispatch.limits import Limits
 from signal_dispatch.management.printing import printable
 from signal_dispatch.management.table import table
 from signal_dispatch.reports import Report, report_on, unknown_databases
-from signal_dispatch.status import Barred, Status, counted
+from signal_dispatch.status import Status, counted
 
 _DEFAULTS = Limits()
 
