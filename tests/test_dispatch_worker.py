@@ -188,6 +188,29 @@ def test_once_waits_for_what_its_hooks_give_to_the_threads_of_this_process(
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("as_in_production")
+def test_once_sends_what_the_threads_of_this_process_did_not_begin(declare, receiver, settings):
+    class Answering(ModelDispatch):
+        def handle_response(self, delivery, response):
+            for number in range(20):
+                Tag.objects.create(name=str(number))
+
+    settings.SIGNAL_DISPATCH_ENDPOINTS["crm"]["MAX_CONCURRENCY"] = 1
+    settings.SIGNAL_DISPATCH_ENDPOINTS = dict(settings.SIGNAL_DISPATCH_ENDPOINTS)
+    threads = "signal_dispatch.backends.threads.ThreadsBackend"
+    options = {"drain_seconds": 0.01}
+    settings.SIGNAL_DISPATCH_BACKENDS = {"default": {"BACKEND": threads, "OPTIONS": options}}
+    receiver.script = lambda request: (receiver.wait(0.05), (200, {}, b"{}"))[1]
+    declare(Order, base=Answering)
+    declare(Tag, name="shop.Tagged", fields=["name"], path="tags")
+    delivery(path="orders")
+    run()
+
+    assert set(Delivery.objects.values_list("state", flat=True)) == {"delivered"}
+    assert len(receiver.requests) == 21
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
 def test_once_says_which_repairs_it_leaves(declare, receiver, capsys, settings):
     declare(Order)
     asked(state="failed")

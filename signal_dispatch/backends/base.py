@@ -53,8 +53,12 @@ class BaseBackend:
     def drain(self, timeout: float) -> None:
         """Wait until nothing is in flight or due. Raises ``TimeoutError`` after so many seconds."""
 
-    def finish(self) -> None:
-        """Send what this process has in hand, as far as that is soon done, and end all threads."""
+    def finish(self) -> bool:
+        """Send what is in hand, as far as that is soon done, hand the rest back, end all threads.
+
+        Returns whether there were any.
+        """
+        return False
 
     def stop(self, timeout: float = 5.0) -> None:
         """End all threads within so many seconds, record what is known, hand the rest back."""

@@ -93,10 +93,12 @@ class ThreadsBackend(BaseBackend):
         """Wait until nothing is in flight or due. Raises ``TimeoutError``, or what a thread met."""
         self._current().drain(timeout)
 
-    def finish(self) -> None:
-        """Send what is in hand for up to ``drain_seconds``, then end the threads."""
-        if (worker := self._parted_from()) is not None:
+    def finish(self) -> bool:
+        """Send what is in hand for up to ``drain_seconds``, then end the threads, if there are."""
+        worker = self._parted_from()
+        if worker is not None:
             worker.finish(self._drain_seconds)
+        return worker is not None
 
     def stop(self, timeout: float = 5.0) -> None:
         """End the threads of this process; the next delivery starts new ones."""

@@ -11,7 +11,6 @@ from signal_dispatch.backends import backends
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.heartbeats import Heartbeat
 from signal_dispatch.management.stopping import until_told
-from signal_dispatch.outboxes import do_all
 from signal_dispatch.scopes import Scope, own_scope
 from signal_dispatch.tallies import Tally
 from signal_dispatch.worker import Worker
@@ -94,8 +93,6 @@ class Command(BaseCommand):
             finally:
                 worker.stop(DRAIN_SECONDS)
                 heartbeat.stop()
-            if options["once"]:  # what hooks and repairs gave to threads beside the worker's
-                do_all([backend.finish for backend in backends.made()])
         if options["once"] and options["verbosity"] > 0:
             self._say(tally.report(scope()), options)
         self._say("Stopped.", options)
@@ -111,7 +108,9 @@ def _has_drained(worker: Worker) -> bool:
         worker.drain(1.0)
     except TimeoutError:
         return False
-    return True
+    # Hooks and repairs give what they record to a backend of this process, if it has threads: what
+    # those did not begin is due now.
+    return not any([backend.finish() for backend in backends.made()])  # noqa: C419 - all of them
 
 
 def _refuse_unknown(option: str, given: list[str] | None, known: Any) -> None:
