@@ -147,8 +147,13 @@ class Bookkeeper:
         if sweeping or now >= self.pruner.next_at:  # at rest it costs no connection of its own
             works.append(self.pruner.prune)
         if sweeping or now >= self.repairer.next_at:
-            works.append(self.repairer.repair)
+            works.append(self._repair)
         do_all(works)
+
+    def _repair(self) -> None:
+        if self.repairer.repair():
+            with self._hand.lock:  # what it made due need not wait for the next look
+                self.sweeper.ask()
 
     # Ending
 

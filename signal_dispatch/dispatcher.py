@@ -104,6 +104,21 @@ def record_many(
     return singly + together
 
 
+def foresee(
+    items: Iterable[tuple[ModelDispatch[Any], Change[Any]]], using: str, *, listed: bool = True
+) -> int:
+    """Count what ``record_many()`` would write of objects that nothing is open for.
+
+    Hooks are asked as they would be there; what they write is taken back, and tells nobody.
+    """
+    items = list(items)
+    with suppression.suppressed(), transaction.atomic(using=using):
+        _fetch_together(items, using)
+        plans = [_planned(d, change, judge=False, listed=listed) for d, change in items]
+        transaction.set_rollback(True, using=using)
+    return sum(len(plan.endpoints) for plan in plans if plan is not None)
+
+
 def _may_replace(dispatch: ModelDispatch[Any], change: Change[Any]) -> bool:
     created = change.event == Event.CREATED and not dispatch.overrides("get_event")
     return dispatch.latest_wins and not created
@@ -127,13 +142,19 @@ def _fetch_together(items: Sequence[tuple[ModelDispatch[Any], Change[Any]]], usi
 def _new_deliveries(
     dispatch: ModelDispatch[Any], change: Change[Any], *, judge: bool, listed: bool
 ) -> list[Delivery]:
-    label, pk = recording.identity(dispatch, change)
-    if suppression.is_object_suppressed(dispatch.name, label, plain_key(pk)):
-        return []
-    plan = plan_of(dispatch, change, judge=judge, listed=listed)
+    plan = _planned(dispatch, change, judge=judge, listed=listed)
     if plan is None:
         return []
     return [recording.new_delivery(dispatch, alias, change, plan) for alias in plan.endpoints]
+
+
+def _planned(
+    dispatch: ModelDispatch[Any], change: Change[Any], *, judge: bool, listed: bool
+) -> Plan | None:
+    label, pk = recording.identity(dispatch, change)
+    if suppression.is_object_suppressed(dispatch.name, label, plain_key(pk)):
+        return None
+    return plan_of(dispatch, change, judge=judge, listed=listed)
 
 
 def announce(recorded: Iterable[Recorded], using: str, *, alone: bool) -> None:

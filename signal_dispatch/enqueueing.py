@@ -1,6 +1,6 @@
 """Record deliveries for objects that changed without signals."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.db import router
@@ -37,10 +37,9 @@ def enqueue(
     listed = dispatch is None
     if isinstance(objects, QuerySet):
         using = alias_for_writing(objects)
-        keys = sorted(set(objects.values_list("pk", flat=True)))  # a join finds some twice
-        chunks = (keys[i : i + BATCH] for i in range(0, len(keys), BATCH))
         return sum(
-            _record_rows(dispatches, model, chunk, event, using, listed=listed) for chunk in chunks
+            _record_rows(dispatches, model, keys, event, using, listed=listed)
+            for keys in _chunks(objects)
         )
     if objects.pk is None or objects._state.adding:
         raise ValueError(f"{objects!r} is not saved yet, so nothing can be told of it.")
@@ -51,6 +50,35 @@ def enqueue(
             recorded += dispatcher.record(each, change, alone=alone, judge=False, listed=listed)
     dispatcher.announce(recorded, using, alone=alone)
     return len(recorded)
+
+
+def foresee(
+    objects: QuerySet[Any],
+    event: str = Event.UPDATED,
+    dispatch: type[ModelDispatch[Any]] | str | None = None,
+) -> int:
+    """Count the rows that ``enqueue()`` would record, and record none; raises what it raises.
+
+    Hooks are asked; what they write to the database is taken back.
+    """
+    event = str(event)
+    dispatches = _chosen(objects.model, event, dispatch)
+    using, listed = alias_for_writing(objects), dispatch is None
+    count = 0
+    for keys in _chunks(objects):
+        rows = _rows(objects.model, keys, using)
+        items = [(d, changes.as_read(d, o, event, using)) for d in dispatches for o in rows]
+        count += dispatcher.foresee(items, using, listed=listed)
+    return count
+
+
+def _chunks(objects: QuerySet[Any]) -> Iterator[Sequence[Any]]:
+    keys = sorted(set(objects.values_list("pk", flat=True)))  # a join finds some twice
+    return (keys[i : i + BATCH] for i in range(0, len(keys), BATCH))
+
+
+def _rows(model: type[Model], keys: Sequence[Any], using: str) -> QuerySet[Any]:
+    return model._base_manager.using(using).filter(pk__in=keys).order_by("pk")
 
 
 def _chosen(
@@ -92,7 +120,7 @@ def _record_rows(
     *,
     listed: bool,
 ) -> int:
-    rows = model._base_manager.using(using).filter(pk__in=keys).order_by("pk")
+    rows = _rows(model, keys, using)
     with joined_transaction(using) as alone:
         # Locked in the order of their keys, so that two of these never wait for each other.
         lock = row_lock(using)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from django.utils.translation import gettext as _
 
+from signal_dispatch.barred import Barred
 from signal_dispatch.status import Status, counted
 
 
@@ -15,6 +16,8 @@ class Limits:
     max_age: float | None = 300.0
     max_failed: int | None = 0
     need_worker: bool = False
+    #: Of a pause that something waits for: a shorter one is meant, a longer one was forgotten.
+    max_pause: float | None = 86400.0
 
     def problems(self, status: Status, named: Callable[[str], str] = str) -> list[str]:
         """Return what is beyond the limits, a sentence each; ``named`` names endpoints."""
@@ -31,6 +34,30 @@ class Limits:
             _("The breaker of the endpoint %r is open: most calls to it failed.") % endpoint
             for endpoint in dict.fromkeys(map(named, open_ones))
         ]
+        found += self._forgotten(status, named)
         if self.need_worker and not any(worker.alive for worker in status.workers):
             found.append(_("No dispatch_worker is alive."))
         return found
+
+    def _forgotten(self, status: Status, named: Callable[[str], str]) -> list[str]:
+        if self.max_pause is None:
+            return []
+        paused: dict[str, list[Barred]] = {}
+        for each in status.barred:
+            lasts = each.seconds_left is None and each.since_seconds_ago > self.max_pause
+            if lasts and each.deliveries:
+                paused.setdefault(named(each.endpoint), []).append(each)
+        sentence = _(
+            "The endpoint %(endpoint)r has been paused for %(age)s s (limit %(limit)s), and "
+            "%(number)s deliveries wait for it."
+        )
+        return [
+            sentence
+            % {
+                "endpoint": name,
+                "age": f"{max(each.since_seconds_ago for each in those):.0f}",
+                "limit": f"{self.max_pause:g}",
+                "number": str(sum(each.deliveries for each in those)),
+            }
+            for name, those in paused.items()
+        ]

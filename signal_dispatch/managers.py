@@ -33,6 +33,8 @@ class DispatchQuerySet(QuerySet[ModelT]):
                 extra={"action": "bulk_untold"},
             )
             return super().update(**kwargs)
+        # Without a query, but with all that Django has to say against it: of slices, names, unions.
+        super(DispatchQuerySet, self.none()).update(**kwargs)
         using = alias_for_writing(self)
 
         def write(rows: Any) -> int:

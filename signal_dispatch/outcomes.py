@@ -23,6 +23,15 @@ _TRY_AGAIN = frozenset({408, 425, 429})
 
 _SHOWN_CHARACTERS = 60
 
+#: Every error class that the package gives, by which part of the way broke.
+ERROR_CLASSES = (
+    *("build", "loop"),  # when it was recorded
+    *("gone", "resolver", "files", "credentials", "sdk"),  # before the call, or instead of it
+    *("dns", "connect", "tls", "timeout", "protocol", "address"),  # no answer came
+    *("status", "lost", "too_large", "handler"),  # with the answer
+    "internal",
+)
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Response:

@@ -5,6 +5,7 @@ import logging
 from django.db import DEFAULT_DB_ALIAS
 
 from signal_dispatch import bars, signals
+from signal_dispatch.backends import backends
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.models import EndpointState
 
@@ -37,11 +38,13 @@ def pause(endpoint: str, *, by: str, reason: str = "", using: str = DEFAULT_DB_A
 def resume(endpoint: str, *, by: str, using: str = DEFAULT_DB_ALIAS) -> bool:
     """Let the endpoint be called again; False where nothing kept anybody from it.
 
-    Closes its breaker as well, which begins to count anew. Raises ``UnknownEndpoint``.
+    Closes its breaker as well, which begins to count anew. The threads of this process look at
+    once, those of others when they look next. Raises ``UnknownEndpoint``.
     """
     _refuse_unknown(endpoint)
     if not bars.resume(using, endpoint):
         return False
+    backends.look_again(using)
     logger.info(
         "The endpoint %r is resumed by %s.",
         endpoint,

@@ -11,6 +11,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from signal_dispatch.clocks import DatabaseNow
+from signal_dispatch.databases import is_refused_by_test
 
 logger = logging.getLogger("signal_dispatch")
 
@@ -81,36 +82,55 @@ class Repairer:
         self._aliases = aliases
         self._look_seconds = look_seconds
         self._next_look = monotonic() + look_seconds
+        self._asked = False
+        #: The outboxes that may have more to do.
         self._left: list[str] = []
         #: When it has to go on, by ``monotonic()``.
         self.next_at = inf
 
     def ask(self) -> None:
         """Look at once. For any thread that holds the lock."""
-        self._next_look = self.next_at = monotonic()
+        self._asked = True
+        self.next_at = monotonic()
 
-    def repair(self) -> None:
-        """Make one step, if there is something to do. Raises nothing: calls are worth more."""
-        if work is None:
-            return
-        if not self._left:
-            if monotonic() < self._next_look:
-                return
-            self._next_look = monotonic() + self._look_seconds
-            self._left = list(self._aliases())
-        self.next_at = inf
-        if not self._left:
-            return
+    @property
+    def found_nothing(self) -> bool:
+        """Whether no look is under way or asked for: the last one found nothing more to do."""
+        return not (self._asked or self._left)
+
+    def repair(self) -> bool:
+        """Make one step, if there is something to do, and say whether something was done.
+
+        Raises nothing: calls are worth more.
+        """
+        if work is None or not self._is_looking():
+            return False
         began, using = monotonic(), self._left[0]
-        if not self._step(work, using):
+        done = self._step(work, using)
+        if not done:
             self._left.pop(0)
+        self.next_at = inf
         if self._left:
             self.next_at = monotonic() + PAUSE_TIMES * (monotonic() - began)
+        elif self._asked:  # meanwhile
+            self.next_at = monotonic()
+        return done
+
+    def _is_looking(self) -> bool:
+        """Say whether there is an outbox to look into; begins a look where it is time."""
+        if not self._left and (self._asked or monotonic() >= self._next_look):
+            self._next_look, self.next_at = monotonic() + self._look_seconds, inf
+            # In this order: who waits for both to be over must not come between.
+            self._left = list(self._aliases())
+            self._asked = False
+        return bool(self._left)
 
     def _step(self, work: Callable[[str], bool], using: str) -> bool:
         try:
             return work(using)
         except Exception as error:
+            if is_refused_by_test(error):
+                return False
             self._next_look = monotonic() + TAKEN_SECONDS
             logger.warning(
                 "A repair in the outbox of the database %r was broken off (%s: %s).",

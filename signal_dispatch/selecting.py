@@ -11,6 +11,7 @@ from uuid import UUID
 from django.db import connections
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.keys import key_as_text, key_from_text
@@ -70,6 +71,11 @@ class Selection:
         """Return what is asked for, by name, as ``of()`` takes it."""
         values = ((field.name, getattr(self, field.name)) for field in fields(self))
         return {name: value for name, value in values if value is not None}
+
+    def told(self) -> dict[str, str]:
+        """Return what is asked for by the names that a person sees."""
+        searched = _("search")
+        return {searched if name == "q" else name: text for name, text in self.given().items()}
 
     def parted(self) -> tuple[Self, dict[str, str]]:
         """Part what an index leads to, in the order of ids, from what rows are passed over for.

@@ -7,6 +7,7 @@ from typing import Any
 from django.db import connections
 from django.db.models import Count, F, Max, Min, Q
 
+from signal_dispatch.barred import Barred, barred_in
 from signal_dispatch.clocks import DatabaseNow, SecondsFromNow
 from signal_dispatch.conf import settings
 from signal_dispatch.exceptions import EndpointUnresolved
@@ -34,6 +35,11 @@ class Backlog:
     waiting: int
     waiting_lanes: int
 
+    @property
+    def unfinished(self) -> int:
+        """Count all of them."""
+        return self.due + self.scheduled + self.held + self.waiting
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:
@@ -51,19 +57,6 @@ class Unresolved:
     endpoint: str
     reason: str
     deliveries: int
-
-
-@dataclass(frozen=True, slots=True)
-class Barred:
-    """An endpoint that nobody calls: its breaker is open, or ``paused_by`` somebody.
-
-    ``seconds_left`` until one call tries whether it is well, 0 where one may; None while paused.
-    """
-
-    endpoint: str
-    seconds_left: float | None
-    paused_by: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +119,18 @@ def status_of(using: str) -> Status:
     """
     groups, counts = unfinished_groups(using), _counts(using)
     mine = [group for group in groups if group["environment"] == settings.environment]
+    backlogs = tuple(_backlogs(mine))
     return Status(
         using,
         settings.environment,
         states=_states(counts, groups),
         failed_lately=counts["failed lately"],
-        backlogs=tuple(_backlogs(mine)),
+        backlogs=backlogs,
         holders=tuple(_holders(using)),
         stranded=tuple(stranded_in(groups)),
         workers=tuple(_workers(using)),
         unresolved=tuple(_unresolved(using)),
-        barred=tuple(_barred(using)),
+        barred=tuple(barred_in(using, {b.endpoint: b.unfinished for b in backlogs})),
     )
 
 
@@ -236,11 +230,3 @@ def _workers(using: str) -> Iterator[Worker]:
             concurrency=row.concurrency,
             endpoints=tuple(row.endpoints),
         )
-
-
-def _barred(using: str) -> Iterator[Barred]:
-    rows = EndpointState.objects.using(using).filter(environment=settings.environment)
-    found: Any = rows.barred().annotate(left=SecondsFromNow("open_until")).order_by("endpoint")
-    for row in found:
-        left = None if row.paused_at else max(0.0, float(row.left))
-        yield Barred(row.endpoint, left, row.paused_by, row.pause_reason)

@@ -1,25 +1,35 @@
 """Count what a worker finished, and what it leaves in the outboxes when it ends."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import inf
 from threading import Lock
 from typing import Any
 
 from django.db import Error
 
+from signal_dispatch import bars, claims
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.databases import is_refused_by_test
-from signal_dispatch.models import Delivery, State
+from signal_dispatch.endpoints import breaker_of
+from signal_dispatch.models import Delivery, Repair, State
 from signal_dispatch.scopes import Scope
 from signal_dispatch.signals import delivery_finished
 from signal_dispatch.status import unfinished_groups
 
 _LEFT = {
     "due": "due",
+    "paused": "due at a paused endpoint",
+    "open": "due where a breaker is open",
     "scheduled": "scheduled for later",
     "held": "leased by others",
     "waiting": "waiting behind others",
     "foreign": "not for this process",
+}
+_REPAIRS = {
+    "held": "that another process works on",
+    "free": "not finished",
 }
 
 
@@ -54,9 +64,11 @@ class Tally:
 
     def _left(self, scope: Scope) -> str:
         left: Counter[str] = Counter()
+        repairs: Counter[str] = Counter()
         for using in sorted(self._outboxes):
             try:
                 left += left_on(using, scope)
+                repairs += repairs_on(using, scope)
             except Error as error:
                 reason = " ".join(str(error).split())
                 return f"What is left in {using!r} can't be counted: {reason}"
@@ -65,6 +77,9 @@ class Tally:
                 if not is_refused_by_test(error):
                     raise
         named = [f"{left[kind]} {words}" for kind, words in _LEFT.items() if left[kind]]
+        for kind, words in _REPAIRS.items():
+            if number := repairs[kind]:
+                named.append(f"{number} {'repair' if number == 1 else 'repairs'} {words}")
         return f"Left: {', '.join(named)}." if named else "Nothing is left."
 
     def _note(self, delivery: Delivery, **kwargs: Any) -> None:
@@ -75,12 +90,30 @@ class Tally:
 def left_on(using: str, scope: Scope) -> Counter[str]:
     """Count what is unfinished in an outbox, by what has to happen before it is sent."""
     left: Counter[str] = Counter()
+    barred = bars.standing(using).barred
     for group in unfinished_groups(using):
         mine = (
             group["environment"] == scope.environment
             and scope.includes(group["endpoint"])
             and (group["dispatch"], group["model"]) in scope.dispatches
         )
-        for kind in ("due", "scheduled", "held", "waiting"):
-            left[kind if mine else "foreign"] += group[kind]
+        kinds = {name: name for name in ("scheduled", "held", "waiting")}
+        kinds["due"] = _why_due(group["endpoint"], barred)
+        for name, kind in kinds.items():
+            left[kind if mine else "foreign"] += group[name]
     return left
+
+
+def _why_due(endpoint: str, barred: Mapping[str, float]) -> str:
+    """Say what kind of due it is, which nobody took: the endpoint may be barred."""
+    if barred.get(endpoint) == inf:
+        return "paused"
+    # A breaker that settings took away holds nobody up.
+    return "open" if endpoint in barred and breaker_of(endpoint) else "due"
+
+
+def repairs_on(using: str, scope: Scope) -> Counter[str]:
+    """Count the repairs that are not finished, by whether another process works on them."""
+    repairs = Repair.objects.using(using).filter(environment=scope.environment).open()
+    held = repairs.filter(taken_until__gte=DatabaseNow()).exclude(taken_by=claims.holder())
+    return Counter(held=(others := held.count()), free=repairs.count() - others)

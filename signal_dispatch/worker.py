@@ -69,6 +69,11 @@ class Worker:
             self._started()
             self._hand.work.notify()
 
+    def look_again(self) -> None:
+        """Look at once for what is due, where anything looks at all."""
+        with self._hand.lock:
+            self._bookkeeper.sweeper.ask()
+
     # Told by those who save
 
     def start(self) -> bool:
@@ -145,14 +150,18 @@ class Worker:
     # Waiting and ending
 
     def drain(self, timeout: float | None) -> None:
-        """Wait until nothing is in flight and nothing is due. Raises ``TimeoutError``."""
+        """Wait until nothing is in flight and nothing is due. Raises ``TimeoutError``.
+
+        Where ``look_for_repairs()`` was called, until those are done that nobody else works on.
+        """
         hand, sweeper = self._hand, self._bookkeeper.sweeper
+        repairer = self._bookkeeper.repairer
         until = None if timeout is None else monotonic() + timeout
         with hand.lock:
             self._started()
             if sweeper.found_nothing:  # else an earlier question is still open
                 sweeper.ask()
-            while not (hand.is_empty and sweeper.found_nothing):
+            while not (hand.is_empty and sweeper.found_nothing and repairer.found_nothing):
                 left = None if until is None else until - monotonic()
                 if (left is not None and left <= 0) or hand.stopping:
                     raise TimeoutError(f"After {timeout} s there is still {self._report()}.")

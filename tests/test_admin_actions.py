@@ -56,6 +56,18 @@ def log():
     return [(e.object_id, e.change_message, e.user.username) for e in LogEntry.objects.all()]
 
 
+def test_what_was_searched_for_is_called_so(person):
+    made, query = delivery(**FAILED), "?q=shop.order:1"
+    client = person("can_retry")
+
+    asked = text_of(post(client, "retry", made, query=query, select_across="1"))
+    confirm(client, "retry", made, query=query, select_across="1")
+    overview = text_of(client.get(f"{URL}overview/"))
+
+    assert "search shop.order:1" in asked
+    assert "search: shop.order:1" in overview
+
+
 def test_retry_asks_first_and_says_how_many(person):
     made = [delivery(**FAILED), delivery(**FAILED), delivery(state="delivered", available_at=None)]
     client = person("can_retry")

@@ -490,3 +490,19 @@ def test_files_that_would_go_along_are_mentioned_and_not_opened(declare, order, 
 
     assert ("multipart/form-data, with what get_files()" in shown(order)) == (method == "PUT")
     assert opened == []
+
+
+def test_what_a_person_typed_does_nothing_to_the_terminal(declare):
+    Order.objects.create(pk=77, number="A\x1b[2J\x9b1m\n\u202eB")
+    declare(class_name="Quoted")
+    declare(
+        class_name="Bare",
+        get_payload=lambda self, order, change: order.number,
+        path="",
+        encode=lambda self, payload: (payload.encode(), "text/plain"),
+    )
+    said = printed(object="shop.order:77")
+
+    assert not set("\x1b\x9b\u202e").intersection(said)
+    assert r'"A\u001b[2J\x9b1m\n\u202eB"' in said
+    assert "A\\x1b[2J\\x9b1m\n\\u202eB" in said, "the lines of a text stay lines"

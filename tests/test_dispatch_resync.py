@@ -9,7 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import Event, ModelDispatch, suppressed
-from signal_dispatch.management import batches
+from signal_dispatch.management import batches, progress
 from signal_dispatch.management.commands import dispatch_resync
 from signal_dispatch.managers import DispatchManager, DispatchQuerySet
 from signal_dispatch.models import Delivery, RemoteObject
@@ -134,6 +134,45 @@ def test_a_dry_run_does_nothing(declare, orders):
     assert not Delivery.objects.exists()
 
 
+def test_a_dry_run_asks_the_hooks_as_the_real_run_does(declare, orders, settings):
+    entry = settings.SIGNAL_DISPATCH_ENDPOINTS["crm"]
+    off = entry | {"ENABLED": False}
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": entry, "erp": entry, "off": off}
+
+    class Picky(ModelDispatch):
+        def should_send(self, order, change):
+            Order.objects.filter(pk=order.pk).update(total=7)
+            order.tags.create(name="seen")
+            Customer.objects.create(name="seen")
+            return order.status == "paid"
+
+        def get_endpoint(self, order, change):
+            return ["crm", "erp", "off"] if order.number == "A-1" else "crm"
+
+    declare(Order, base=Picky)
+    declare(Customer, name="shop.Customers", fields=["name"])
+    said = run("shop.Order", "--dry-run")
+
+    assert said == "5 objects of shop.Order: 3 deliveries would be recorded.\n"
+    assert not Delivery.objects.exists()
+    assert not Tag.objects.exists()
+    assert not Customer.objects.exists()
+    assert not Order.objects.filter(total=7).exists(), "what hooks write is taken back"
+    run("shop.Order")
+    assert Delivery.objects.filter(dispatch="shop.Told").count() == 3
+
+
+@pytest.mark.usefixtures("as_in_production")
+def test_what_can_not_be_built_counts_in_a_dry_run_too(declare, orders):
+    class Broken(ModelDispatch):
+        def get_payload(self, order, change):
+            raise ValueError("no")
+
+    declare(Order, base=Broken)
+    assert run("shop.Order", "--dry-run").endswith(": 5 deliveries would be recorded.\n")
+    assert not Delivery.objects.exists()
+
+
 def test_no_objects_are_no_error(declare):
     declare(Order)
     assert run("shop.Order") == "0 objects of shop.Order: 0 deliveries are recorded.\n"
@@ -201,6 +240,17 @@ def test_statements_grow_with_batches_not_with_objects(declare, monkeypatch):
 
     assert Delivery.objects.count() == 20
     assert len([q for q in queries if not q["sql"].startswith("INSERT")]) <= 20
+
+
+def test_a_key_that_a_person_typed_does_nothing_to_the_terminal(declare, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0)
+    declare(Seat, fields=["row"])
+    with suppressed():
+        Seat.objects.create(row="A\x9b", number=1)
+    err = StringIO()
+    call_command("dispatch_resync", "shop.Seat", stdout=StringIO(), stderr=err)
+
+    assert '1 of 1, at ["A\\x9b",1]' in err.getvalue()
 
 
 def test_told_to_stop_it_says_how_to_go_on(declare, orders, monkeypatch):

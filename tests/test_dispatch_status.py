@@ -120,6 +120,17 @@ def test_of_what_nobody_here_may_take_it_says_what_to_do(declare, settings):
         strict=True,
     ):
         assert words in line
+    cure = "cancel them, or give them to another dispatch or endpoint, in the admin's list of "
+    assert f"  What will not come back: {cure}deliveries." in shown
+
+
+def test_what_belongs_to_another_environment_is_not_for_this_admin_to_cure(declare):
+    declare(Order)
+    delivery(environment="green")
+
+    text = "\n".join(lines()[1])
+    assert "What to do:" in text
+    assert "cancel them" not in text
 
 
 @pytest.mark.parametrize(
@@ -239,8 +250,41 @@ def test_looking_changes_nothing():
 def test_what_nobody_calls_is_shown_with_its_reason():
     bars.pause("default", "crm", by="ada", reason="They are moving house.")
     bars.open_breaker("default", "hubspot", Breaker(), attempts=10, failed=9)
+    for _ in range(2):
+        delivery()
     code, text = run("--database", "default")
 
     assert code == 1, "an open breaker is not well; a pause is meant"
-    assert re.search(r"^crm +paused by ada +They are moving house\.$", text, re.MULTILINE)
-    assert re.search(r"^hubspot +breaker open +next try in \d+ s$", text, re.MULTILINE)
+    paused = r"^crm +paused by ada +\d+ s +2 +They are moving house\.$"
+    assert re.search(paused, text, re.MULTILINE)
+    opened = r"^hubspot +breaker open +\d+ s +0 +next try in \d+ s$"
+    assert re.search(opened, text, re.MULTILINE)
+
+
+def test_a_pause_that_somebody_forgot_is_not_well():
+    delivery()
+    bars.pause("default", "crm", by="ada", reason="")
+    bars.state_of("default", "crm").update(paused_at=DatabaseNow(-5000))
+    assert lines()[0] == 0
+    code, shown = lines("--max-pause", "4000")
+
+    assert code == 1
+    sentence = r"  default: The endpoint 'crm' has been paused for 5\d\d\d s \(limit 4000\), and 1 "
+    assert re.match(sentence, shown[-1])
+    assert lines("--max-pause", "9000")[0] == 0
+    with pytest.raises(CommandError, match="--max-pause must be a number of seconds, 0 or more"):
+        run("--max-pause", "-1")
+
+
+def test_what_a_person_typed_does_nothing_to_the_terminal(declare):
+    declare(Order)
+    delivery(endpoint="gone\x1b[1m")
+    bars.pause("default", "crm", by="ada\x9b1m", reason="\x1b]0;owned\x07\r\nHealthy.\u202e")
+    _code, text = run("--database", "default")
+
+    assert "ada\\x9b1m" in text
+    assert "\\x1b]0;owned\\x07\\r\\nHealthy.\\u202e" in text
+    assert "gone\\x1b[1m" in text
+    assert not set("\x1b\x9b\x07\r\u202e").intersection(text)
+    said = run("--json", "--database", "default")[1]
+    assert not set("\x1b\x9b\x07\r\u202e").intersection(said)

@@ -3,18 +3,24 @@
 import signal
 import threading
 from contextlib import contextmanager
+from unittest import mock
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError
 
-from signal_dispatch import tallies
+from signal_dispatch import ModelDispatch, bars, repair_steps, tallies
+from signal_dispatch.backends import backends
+from signal_dispatch.breakers import Breaker
 from signal_dispatch.clocks import DatabaseNow
-from signal_dispatch.models import Delivery
+from signal_dispatch.interventions import INTERVENTIONS
+from signal_dispatch.models import Delivery, Repair
+from signal_dispatch.repair_steps import ask_for
+from signal_dispatch.selecting import Selection
 from signal_dispatch.worker import Worker
 from tests.acceptance import process
 from tests.deliveries import delivery
-from tests.shop.models import Order
+from tests.shop.models import Order, Tag
 from tests.waiting import eventually
 
 
@@ -124,6 +130,125 @@ def test_what_was_cancelled_is_said_where_there_is_some(declare, receiver, capsy
 
     said = "Delivered 0, failed 0, cancelled 1. Nothing is left."
     assert said in capsys.readouterr().out.splitlines()
+
+
+def asked(what="retry", **given):
+    """Ask for work on many as a person does, who is in a process of its own."""
+    with mock.patch.object(backends, "look_for_repairs"):
+        return ask_for(INTERVENTIONS[what], Selection.of(given), "default", by="ann")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
+def test_once_makes_the_repairs_that_are_asked_for_and_sends_what_they_free(
+    declare, receiver, capsys, monkeypatch
+):
+    monkeypatch.setattr(repair_steps, "STEP", 2)
+    declare(Order)
+    made = [
+        delivery(state="failed", available_at=None, finished_at=DatabaseNow(), object_pk=n)
+        for n in range(5)
+    ]
+    first, second = asked(state="failed"), asked("cancel", state="pending", endpoint="hubspot")
+    run(verbosity=1)
+
+    assert {state_of(each) for each in made} == {"delivered"}
+    for repair in (first, second):
+        repair.refresh_from_db()
+        assert repair.finished_at
+    assert "Delivered 5, failed 0. Nothing is left." in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
+def test_once_waits_for_what_its_hooks_give_to_the_threads_of_this_process(
+    declare, receiver, capsys
+):
+    class Answering(ModelDispatch):
+        def handle_response(self, delivery, response):
+            Tag.objects.create(name="a")
+
+    go = threading.Event()
+
+    def script(request):
+        if request.path == "/tags":
+            receiver.hold(go)
+        return 200, {}, b"{}"
+
+    receiver.script = script
+    declare(Order, base=Answering)
+    declare(Tag, name="shop.Tagged", fields=["name"], path="tags")
+    delivery(path="orders")
+    threading.Thread(target=lambda: (receiver.wait_for(2), go.wait(0.5), go.set())).start()
+    run(verbosity=1)
+
+    assert list(Delivery.objects.values_list("state", flat=True)) == ["delivered", "delivered"]
+    assert "Delivered 2, failed 0. Nothing is left." in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
+def test_once_sends_what_the_threads_of_this_process_did_not_begin(declare, receiver, settings):
+    class Answering(ModelDispatch):
+        def handle_response(self, delivery, response):
+            for number in range(20):
+                Tag.objects.create(name=str(number))
+
+    settings.SIGNAL_DISPATCH_ENDPOINTS["crm"]["MAX_CONCURRENCY"] = 1
+    settings.SIGNAL_DISPATCH_ENDPOINTS = dict(settings.SIGNAL_DISPATCH_ENDPOINTS)
+    threads = "signal_dispatch.backends.threads.ThreadsBackend"
+    options = {"drain_seconds": 0.01}
+    settings.SIGNAL_DISPATCH_BACKENDS = {"default": {"BACKEND": threads, "OPTIONS": options}}
+    receiver.script = lambda request: (receiver.wait(0.05), (200, {}, b"{}"))[1]
+    declare(Order, base=Answering)
+    declare(Tag, name="shop.Tagged", fields=["name"], path="tags")
+    delivery(path="orders")
+    run()
+
+    assert set(Delivery.objects.values_list("state", flat=True)) == {"delivered"}
+    assert len(receiver.requests) == 21
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
+def test_once_says_which_repairs_it_leaves(declare, receiver, capsys, settings):
+    declare(Order)
+    asked(state="failed")
+    Repair.objects.update(taken_by="alive", taken_until=DatabaseNow(60))
+    settings.SIGNAL_DISPATCH_ENVIRONMENT = "staging"
+    run(verbosity=1)
+    assert "Nothing is left." in capsys.readouterr().out
+    settings.SIGNAL_DISPATCH_ENVIRONMENT = ""
+    run(verbosity=1)
+
+    said = "Delivered 0, failed 0. Left: 1 repair that another process works on."
+    assert said in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
+def test_once_says_what_waits_for_endpoints_that_are_not_called(
+    declare, receiver, settings, capsys
+):
+    entry = settings.SIGNAL_DISPATCH_ENDPOINTS["crm"]
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {
+        "crm": entry,
+        "erp": entry | {"BREAKER": {}},
+        "slack": entry,
+    }
+    declare(Order)
+    for endpoint in ("crm", "crm", "erp", "slack"):
+        delivery(endpoint=endpoint)
+    delivery(available_at=DatabaseNow(60))
+    bars.pause("default", "crm", by="ann", reason="")
+    for endpoint in ("erp", "slack"):  # whose breaker settings took away meanwhile
+        bars.open_breaker("default", endpoint, Breaker(), attempts=10, failed=9)
+    run(verbosity=1)
+
+    assert capsys.readouterr().out.splitlines()[1] == (
+        "Delivered 1, failed 0. Left: 2 due at a paused endpoint, "
+        "1 due where a breaker is open, 1 scheduled for later."
+    )
 
 
 @pytest.mark.django_db(transaction=True)

@@ -1,12 +1,15 @@
 """The options that say which deliveries are meant, and what is said of wrong ones."""
 
+import re
 from argparse import ArgumentParser
+from io import StringIO
 from uuid import uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connections
 
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.management import filters as module
 from signal_dispatch.management.filters import add_filters, filters_of, summary
 from signal_dispatch.models import Delivery, State
@@ -104,7 +107,10 @@ def test_what_is_gone_from_code_and_settings_may_be_named_while_rows_name_it():
         (("--endpoint", "crn"), r"--endpoint 'crn' is not known\. Known: crm, erp, hubspot\."),
         (("--dispatch", "shop.Tld"), r"--dispatch 'shop\.Tld' is not known\. Known: shop\.Told\."),
         (("--event", "update"), r"'update' is not known\. Known: created, deleted, shout, updated"),
-        (("--error-class", "dsn"), r"--error-class 'dsn' is not known\. Known: dns\."),
+        (
+            ("--error-class", "dsn"),
+            r"--error-class 'dsn' is not known\. Known: .*connect, .*, odd, .*timeout",
+        ),
         (("--database", "third"), r"--database 'third' is not known\. Known: default, other\."),
         (("--object", "shop.order"), r"--object 'shop\.order' names no object.*shop\.order\."),
         (("--object", "shop.ordr:7"), r"names no object"),
@@ -116,9 +122,27 @@ def test_what_is_gone_from_code_and_settings_may_be_named_while_rows_name_it():
 )
 def test_a_wrong_value_is_an_error_that_names_the_known_ones(declare, arguments, said):
     declare(Order, on=["updated", "shout"])
-    delivery(endpoint="erp", error_class="dns")
+    delivery(endpoint="erp", error_class="odd")
     with pytest.raises(CommandError, match=said):
         filters(*arguments)
+
+
+@pytest.mark.parametrize("command", ["dispatch_retry", "dispatch_prune"])
+def test_an_error_class_that_nothing_failed_with_matches_nothing(command):
+    delivery(error_class="dns", state="failed", available_at=None, finished_at=DatabaseNow(-60))
+    out = StringIO()
+    call_command(command, "--error-class", "timeout", stdout=out)
+
+    assert re.match(r"No deliveries of .*error-class timeout are .*: nothing to", out.getvalue())
+    assert Delivery.objects.get().state == "failed"
+
+
+def test_known_names_that_a_person_typed_do_nothing_to_the_terminal():
+    delivery(endpoint="tenant:\x1b[1m")
+    with pytest.raises(CommandError) as raised:
+        filters("--endpoint", "crn")
+
+    assert "Known: crm, hubspot, tenant:\\x1b[1m." in str(raised.value)
 
 
 @pytest.mark.parametrize("command", ["dispatch_retry", "dispatch_prune"])
@@ -132,8 +156,13 @@ def test_a_wrong_option_is_an_error_that_names_the_known_ones(command):
 def test_they_are_told_in_words():
     assert str(filters()) == "at all"
     assert str(filters("--endpoint", "crm", "--object", "shop.order:1")) == (
-        "of endpoint crm, q shop.order:1"
+        "of endpoint crm, object shop.order:1"
     )
+    uid = uuid4()
+    given = ("--uid", str(uid), "--error-class", "dns", "--finished-since", "2026-01-31")
+    assert str(filters(*given)) == f"of error-class dns, finished-since 2026-01-31, uid {uid}"
+    both = ("--object", "shop.order:1", "--uid", str(uid))
+    assert str(filters(*both)) == f"of object shop.order:1, uid {uid}"
 
 
 def test_a_summary_counts_by_endpoint_dispatch_and_state():

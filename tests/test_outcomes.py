@@ -1,18 +1,29 @@
+import re
 import socket
 import ssl
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import requests
 from urllib3 import exceptions as urllib3_errors
 
-from signal_dispatch.exceptions import InvalidEndpoint, SendError
+from signal_dispatch import calling, credentials, failures
+from signal_dispatch.exceptions import EndpointUnresolved, InvalidEndpoint, SendError
 from signal_dispatch.failures import explain
-from signal_dispatch.outcomes import Outcome, OutcomeKind, Response, outcome_of, outcome_of_error
+from signal_dispatch.outcomes import (
+    ERROR_CLASSES,
+    Outcome,
+    OutcomeKind,
+    Response,
+    outcome_of,
+    outcome_of_error,
+)
 from tests.once import ONCE
 
 pytestmark = ONCE
 
+ROOT = Path(__file__).parent.parent
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
 
@@ -203,3 +214,26 @@ def test_error_of_settings_speaks_for_itself():
     told = explain(InvalidEndpoint('SIGNAL_DISPATCH_ENDPOINTS["crm"]["AUTH"] is bad'), "h")
 
     assert str(told) == 'SIGNAL_DISPATCH_ENDPOINTS["crm"]["AUTH"] is bad'
+
+
+# Error classes.
+
+_GIVEN = re.compile(
+    r"(?:error_class=|error_class(?:, [a-z.]+)? = (?:State.FAILED, )?"
+    r'|SendError\(\s*|_fail\(delivery, |Outcome\(OutcomeKind.[A-Z]+, \w+, reason, )"(\w+)"'
+)
+
+
+def test_every_error_class_that_the_code_gives_is_known():
+    code = "".join(path.read_text() for path in (ROOT / "signal_dispatch").rglob("*.py"))
+    given = {*_GIVEN.findall(code), *(name for _kinds, name, _text in failures._FAILURES)}
+    given |= {calling.FILES, calling.SDK, credentials.ERROR_CLASS, *EndpointUnresolved.CLASSES}
+
+    assert given == set(ERROR_CLASSES)
+
+
+def test_every_error_class_is_explained_in_the_documents():
+    text = (ROOT / "docs/explanation/how-it-works.md").read_text()
+    table = text.partition("| `error_class` | |")[2].partition("\n\n")[0]
+
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(ERROR_CLASSES)

@@ -4,6 +4,7 @@ from math import inf
 from time import monotonic
 
 import pytest
+from django.test.testcases import DatabaseOperationForbidden
 
 from signal_dispatch import repairs
 from signal_dispatch.repairs import TAKEN_SECONDS, Repairer
@@ -54,6 +55,46 @@ def test_asked_it_looks_at_once_into_each_outbox(work):
 
     assert work.made == ["default", "other"]
     assert repairer.next_at == inf
+
+
+def test_asked_it_says_when_nothing_more_is_found(work):
+    work.left["default"] = 3
+    repairer = Repairer(lambda: ["default"], look_seconds=300)
+    assert repairer.found_nothing
+    repairer.ask()
+
+    said = []
+    while not repairer.found_nothing:
+        said.append(repairer.repair())
+    assert said == [True, True, False], "what the last step but one did is not looked for again"
+
+
+def test_what_is_asked_for_during_a_step_is_looked_for_after_it(monkeypatch):
+    repairer, made = Repairer(lambda: ["default"], look_seconds=300), []
+
+    def step(using):
+        made.append(using)
+        if len(made) == 1:
+            repairer.ask()
+        assert not repairer.found_nothing, "a step is under way"
+        return False
+
+    monkeypatch.setattr(repairs, "work", step)
+    repairer.ask()
+    while repairer.next_at <= monotonic():
+        repairer.repair()
+
+    assert (len(made), repairer.next_at, repairer.found_nothing) == (2, inf, True)
+
+
+def test_a_database_that_a_test_may_not_ask_is_passed_over(work, caplog):
+    work.left["other"] = DatabaseOperationForbidden("no")
+    repairer = Repairer(lambda: ["other", "default"], look_seconds=300)
+    repairer.ask()
+    while not repairer.found_nothing:
+        repairer.repair()
+
+    assert (work.made, caplog.text) == (["other", "default"], "")
 
 
 def test_it_goes_on_while_there_is_something_to_do(work):

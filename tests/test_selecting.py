@@ -212,3 +212,10 @@ def test_without_time_zones_moments_are_as_they_are_written(settings):
 
     assert selecting._moment("2026-03-04T12:00") == datetime(2026, 3, 4, 12)  # noqa: DTZ001
     assert selecting._moment("2026-03-04T12:00+00:00").tzinfo is None
+
+
+@ONCE
+def test_what_is_asked_for_is_told_by_the_names_that_a_person_sees():
+    selection = Selection.of({"q": "shop.order:7", "endpoint": "crm"})
+
+    assert selection.told() == {"endpoint": "crm", "search": "shop.order:7"}

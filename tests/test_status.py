@@ -5,6 +5,7 @@ from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import bars, status
+from signal_dispatch.barred import Barred
 from signal_dispatch.breakers import Breaker
 from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.heartbeats import DEAD_SECONDS
@@ -12,7 +13,6 @@ from signal_dispatch.limits import Limits
 from signal_dispatch.models import Delivery
 from signal_dispatch.status import (
     Backlog,
-    Barred,
     Holder,
     Status,
     Unresolved,
@@ -244,6 +244,12 @@ def stands(age=0.0, failed=0, alive=()):
     return Status("default", "", {}, failed, (backlog,), (), (), workers)
 
 
+def pauses(**endpoints):
+    """Say of paused endpoints for how long, and how many deliveries wait for each."""
+    barred = [Barred(name, None, "ada", "", *told) for name, told in endpoints.items()]
+    return Status("default", "", {}, 0, (), (), (), (), barred=tuple(barred))
+
+
 @pytest.mark.parametrize(
     ("limits", "standing", "sentences"),
     [
@@ -263,6 +269,17 @@ def stands(age=0.0, failed=0, alive=()):
         (Limits(need_worker=True), WELL, ["No dispatch_worker is alive."]),
         (Limits(need_worker=True), stands(alive=[False]), ["No dispatch_worker is alive."]),
         (Limits(need_worker=True), stands(alive=[False, True]), []),
+        (Limits(), pauses(crm=(86399, 5)), []),
+        (Limits(), pauses(crm=(99999, 0)), []),
+        (
+            Limits(),
+            pauses(crm=(86401, 5)),
+            [
+                "The endpoint 'crm' has been paused for 86401 s (limit 86400), and 5 deliveries "
+                "wait for it."
+            ],
+        ),
+        (Limits(max_pause=None), pauses(crm=(86401, 5)), []),
     ],
 )
 def test_limits_say_what_is_not_well(limits, standing, sentences):
@@ -308,11 +325,44 @@ def test_what_waits_for_a_paused_endpoint_or_an_open_breaker_is_told_as_that():
     found = status_of("default")
 
     paused, opened = found.barred
-    assert paused == Barred("crm", None, "ada", "They are moving house.")
-    assert opened.endpoint == "hubspot"
+    assert 0 <= paused.since_seconds_ago < 100
+    told = Barred("crm", None, "ada", "They are moving house.", paused.since_seconds_ago, 1)
+    assert paused == told
+    assert (opened.endpoint, opened.deliveries) == ("hubspot", 1)
+    assert 0 <= opened.since_seconds_ago < 100
     assert 30 < opened.seconds_left <= 40
     assert found.oldest_due_seconds == 0
     (problem,) = Limits().problems(found)
     assert problem.startswith("The breaker of the endpoint 'hubspot' is open")
     bars.resume("default", "crm")
     assert status_of("default").oldest_due_seconds > 900
+
+
+def test_of_tenants_no_more_is_told_than_the_name_of_their_entry():
+    found = pauses(**{"tenant:1": (90000, 2), "tenant:2": (99000, 3), "tenant:3": (99999, 0)})
+
+    assert Limits().problems(found, named=lambda alias: alias.partition(":")[0]) == [
+        "The endpoint 'tenant' has been paused for 99000 s (limit 86400), and 5 deliveries wait "
+        "for it."
+    ]
+
+
+def test_what_is_paused_tells_of_all_that_waits_for_it():
+    delivery(available_at=DatabaseNow(-10))
+    delivery(available_at=DatabaseNow(100))
+    held("web:1:ab", 60)
+    waiting("a")
+    delivery(environment="staging")
+    bars.pause("default", "crm", by="ada", reason="")
+
+    (paused,) = status_of("default").barred
+    assert paused.deliveries == 4
+
+
+def test_a_breaker_that_settings_took_away_keeps_nobody_from_being_well(settings):
+    bars.open_breaker("default", "crm", Breaker(), attempts=10, failed=10)
+    assert Limits().problems(status_of("default"))
+    entry = settings.SIGNAL_DISPATCH_ENDPOINTS["crm"] | {"BREAKER": None}
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": entry}
+
+    assert status_of("default").barred == ()

@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from types import SimpleNamespace
 from unittest import mock
 
 import pytest
+from django.db import transaction
 
-from signal_dispatch import claims, repair_steps, scopes
+from signal_dispatch import claims, pausing, repair_steps, scopes
 from signal_dispatch.apps import _first_request
 from signal_dispatch.backends import backends
 from signal_dispatch.backends.threads import ThreadsBackend, threads_can_run
@@ -400,3 +402,40 @@ def test_a_repair_that_nobody_was_told_of_is_found(declare, receiver):
         receiver.wait_for(1)
     finally:
         worker.stop(5)
+
+
+# Endpoints that are resumed.
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
+def test_where_an_endpoint_is_resumed_it_is_called_at_once(declare, receiver, settings):
+    settings.SIGNAL_DISPATCH_BACKENDS = {
+        "default": {
+            "BACKEND": "signal_dispatch.backends.threads.ThreadsBackend",
+            "OPTIONS": {"sweep_seconds": 300},
+        }
+    }
+    declare(Order)
+    pausing.pause("crm", by="ann")
+    Order.objects.create(number="A-1")
+    sweeper = backends["default"]._worker._bookkeeper.sweeper
+    eventually(lambda: sweeper.found_nothing and sweeper._next > time.monotonic() + 30)
+
+    with transaction.atomic():
+        pausing.resume("crm", by="ann")
+        assert sweeper.found_nothing, "others see it when it is committed"
+
+    receiver.wait_for(1)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
+def test_a_process_without_threads_starts_none_to_resume(declare, receiver):
+    declare(Order)
+    delivery()
+    pausing.pause("crm", by="ann")
+    assert list(backends["default"].check()) == []
+    pausing.resume("crm", by="ann")
+
+    assert threads_of_ours() == []

@@ -73,6 +73,18 @@ def test_the_site_sets_the_limits(client):
     assert sentences[-1] == "No dispatch_worker is alive."
 
 
+def test_a_pause_that_somebody_forgot_is_said_without_a_name(client):
+    delivery()
+    bars.pause("default", "crm", by="ada", reason="secret")
+    bars.state_of("default", "crm").update(paused_at=DatabaseNow(-100_000))
+    code, said = ask(client)
+
+    assert code == 503
+    (sentence,) = said["databases"]["default"]["problems"]
+    assert sentence.startswith("The endpoint 'crm' has been paused for ")
+    assert sentence.endswith("(limit 86400), and 1 deliveries wait for it.")
+
+
 def test_it_counts_the_endpoints_of_tenants_as_one(client, tenant, declare):
     declare(Order, endpoint="tenant:42")
     delivery(endpoint="tenant:42", available_at=DatabaseNow(-20))

@@ -98,7 +98,7 @@ class Asked:
             "media": self._admin.media,
             "intervention": self._intervention,
             "across": self._across,
-            "filters": selection_of(self._request.GET.dict()).given() if self._across else {},
+            "filters": selection_of(self._request.GET.dict()).told() if self._across else {},
             "matching": counted(self._rows[: COUNTED + 1].count()),
             "affected": counted(affected[: COUNTED + 1].count()),
             "named": list(named),

@@ -14,16 +14,12 @@ from django.utils.translation import gettext_lazy as _
 from signal_dispatch.conf import settings
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.models import Delivery, State
+from signal_dispatch.outcomes import ERROR_CLASSES
 from signal_dispatch.registry import registry
 
 #: How many of the newest deliveries are looked at for values that code and settings don't know.
 _LOOKED_AT = 1000
 _COLUMNS = ("environment", "endpoint", "dispatch", "event", "error_class")
-#: Every error class that the package itself gives.
-_ERROR_CLASSES = (
-    *("build", "connect", "dns", "handler", "internal", "loop", "lost", "protocol"),
-    *("status", "timeout", "tls", "too_large"),
-)
 
 
 class Found:
@@ -112,7 +108,7 @@ class ErrorClassFilter(ValueFilter):
 
     def known(self) -> Iterable[str]:
         """Return those that the package gives."""
-        return _ERROR_CLASSES
+        return ERROR_CLASSES
 
 
 class EnvironmentFilter(ValueFilter):

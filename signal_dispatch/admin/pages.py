@@ -65,7 +65,7 @@ class Overview(Page):
             {
                 "row": row,
                 "label": _label(row),
-                "filter": Selection.of(row.selection).given(),
+                "filter": Selection.of(row.selection).told(),
                 "expected": int(row.expected) if row.expected.isdigit() else None,
                 "may_stop": row.finished_at is None and _may(request, row),
             }

@@ -92,6 +92,14 @@ class Backends:
 
         transaction.on_commit(hint, using=using, robust=True)
 
+    def look_again(self, using: str) -> None:
+        """Tell the backends of this process, once it is committed, that more may be called."""
+
+        def hint() -> None:
+            do_all([backend.look_again for backend in self.made()])
+
+        transaction.on_commit(hint, using=using, robust=True)
+
     def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
         """Tell each delivery's backend that it is committed."""
         groups: dict[int, tuple[BaseBackend, list[Recorded]]] = {}

@@ -44,11 +44,21 @@ class BaseBackend:
     def look_for_repairs(self) -> None:
         """Hear that a person asked for work on many deliveries."""
 
+    def look_again(self) -> None:
+        """Hear that an endpoint may be called again."""
+
     def start(self) -> None:
         """Be ready to send: this process has served its first request."""
 
     def drain(self, timeout: float) -> None:
         """Wait until nothing is in flight or due. Raises ``TimeoutError`` after so many seconds."""
+
+    def finish(self) -> bool:
+        """Send what is in hand, as far as that is soon done, hand the rest back, end all threads.
+
+        Returns whether there were any.
+        """
+        return False
 
     def stop(self, timeout: float = 5.0) -> None:
         """End all threads within so many seconds, record what is known, hand the rest back."""

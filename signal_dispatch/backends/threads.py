@@ -77,6 +77,13 @@ class ThreadsBackend(BaseBackend):
         if threads_can_run() and not _is_uwsgi_master():
             self._current().look_for_repairs()
 
+    def look_again(self) -> None:
+        """Let the bookkeeper look at once, where there is one: nothing starts for this."""
+        with self._lock:
+            worker = self._worker if self._made_by == os.getpid() else None
+        if worker is not None:
+            worker.look_again()
+
     def start(self) -> None:
         """Start the bookkeeper, so that a site that only reads takes over what others left."""
         if _threads_can_run_or_warn():
@@ -86,16 +93,17 @@ class ThreadsBackend(BaseBackend):
         """Wait until nothing is in flight or due. Raises ``TimeoutError``, or what a thread met."""
         self._current().drain(timeout)
 
+    def finish(self) -> bool:
+        """Send what is in hand for up to ``drain_seconds``, then end the threads, if there are."""
+        worker = self._parted_from()
+        if worker is not None:
+            worker.finish(self._drain_seconds)
+        return worker is not None
+
     def stop(self, timeout: float = 5.0) -> None:
         """End the threads of this process; the next delivery starts new ones."""
-        if self._made_by != os.getpid():
-            return
-        with self._lock:
-            worker, self._worker = self._worker, None
-        if worker is None:
-            return
-        atexit.unregister(self._at_exit)
-        errors = worker.stop(timeout)
+        worker = self._parted_from()
+        errors = worker.stop(timeout) if worker is not None else []
         if errors:
             raise errors[0]
 
@@ -127,6 +135,16 @@ class ThreadsBackend(BaseBackend):
                 )
                 atexit.register(self._at_exit, self._worker, os.getpid())
             return self._worker
+
+    def _parted_from(self) -> Worker | None:
+        """Return the worker of this process, if there is one, and have it no longer."""
+        if self._made_by != os.getpid():
+            return None
+        with self._lock:
+            worker, self._worker = self._worker, None
+        if worker is not None:
+            atexit.unregister(self._at_exit)
+        return worker
 
     def _after_fork(self) -> None:
         """Begin anew: threads don't survive a fork, and a lock may be held by one that is gone."""

@@ -17,8 +17,10 @@ from signal_dispatch.conf import settings
 from signal_dispatch.databases import outbox_aliases
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.events import Event
+from signal_dispatch.management.printing import printable
 from signal_dispatch.management.table import table
 from signal_dispatch.models import Delivery, DeliveryQuerySet
+from signal_dispatch.outcomes import ERROR_CLASSES
 from signal_dispatch.registry import registry
 from signal_dispatch.selecting import Selection
 from signal_dispatch.status import has_outbox
@@ -29,10 +31,14 @@ _SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which deliveries of which databases are meant, of this environment alone."""
+    """Which deliveries of which databases are meant, of this environment alone.
+
+    ``given`` is what was asked for, by the options' names.
+    """
 
     aliases: Sequence[str]
     selections: Sequence[Selection]
+    given: Mapping[str, str]
 
     def rows(self, using: str) -> DeliveryQuerySet:
         """Return those of one database."""
@@ -45,8 +51,7 @@ class Filters:
         return rows
 
     def __str__(self) -> str:
-        given = {n: v for each in self.selections for n, v in each.given().items()}
-        words = [f"{name} {value}" for name, value in given.items()]
+        words = [f"{name} {value}" for name, value in self.given.items()]
         return f"of {', '.join(words)}" if words else "at all"
 
 
@@ -111,7 +116,7 @@ def filters_of(options: Mapping[str, Any]) -> Filters:
     """Read the options. Raises ``CommandError`` with what is known, for a value that is not."""
     aliases = _aliases(options["database"])
     times = ("since", "until", "finished_since")
-    names = ("endpoint", "dispatch", "event", "state", "error_class", *times)
+    names = ("state", "endpoint", "dispatch", "event", "error_class", *times)
     given = {name: options[name] for name in names if options[name] is not None}
     try:
         selections = [Selection.of(given)]
@@ -120,16 +125,18 @@ def filters_of(options: Mapping[str, Any]) -> Filters:
             "--since, --until and --finished-since take a day or a moment, as "
             f'"2026-01-31T10:30": {error}.'
         ) from error
-    typed = [_object(options["object"], aliases), _uid(options["uid"])]
-    selections += [Selection(q=text) for text in typed if text is not None]
+    typed = {"object": _object(options["object"], aliases), "uid": _uid(options["uid"])}
+    searched = {name: text for name, text in typed.items() if text is not None}
+    selections += [Selection(q=text) for text in searched.values()]
     for name, known in (
         ("endpoint", list(endpoints)),
         ("dispatch", [dispatch.name for dispatch in registry]),
         ("event", sorted({*Event.values, *(str(e) for d in registry for e in d.events)})),
-        ("error_class", []),
+        ("error_class", ERROR_CLASSES),
     ):
         _refuse_unknown(name, options[name], known, aliases)
-    return Filters(aliases, selections)
+    named = {name.replace("_", "-"): value for name, value in (given | searched).items()}
+    return Filters(aliases, selections, named)
 
 
 def summary(rows: DeliveryQuerySet) -> list[str]:
@@ -203,7 +210,7 @@ def _refuse_unknown(
         return
     found = [*known, *_standing(name, aliases)]
     option = f"--{name.replace('_', '-')}"
-    names = ", ".join(sorted(set(filter(None, found)))[:_SHOWN])
+    names = printable(", ".join(sorted(set(filter(None, found)))[:_SHOWN]))
     raise CommandError(f"{option} {value!r} is not known. Known: {names or 'none'}.")
 
 

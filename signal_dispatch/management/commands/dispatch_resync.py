@@ -13,11 +13,12 @@ from django.db.models import CompositePrimaryKey, Model, QuerySet
 
 from signal_dispatch.conf import settings
 from signal_dispatch.declarations import ModelDispatch
-from signal_dispatch.enqueueing import enqueue
+from signal_dispatch.enqueueing import enqueue, foresee
 from signal_dispatch.events import Event
 from signal_dispatch.keys import key_as_text, key_from_text, plain_key
 from signal_dispatch.management.batches import batches
 from signal_dispatch.management.filters import FilteringCommand
+from signal_dispatch.management.printing import printable
 from signal_dispatch.management.progress import progress
 from signal_dispatch.management.stopping import until_told
 from signal_dispatch.models import Delivery, RemoteObject
@@ -68,7 +69,9 @@ class Command(FilteringCommand):
         parser.add_argument("--after", metavar="PK", help="Go on behind the object with this key.")
         parser.add_argument("--database", metavar="ALIAS", help="Where the objects are.")
         parser.add_argument(
-            "--dry-run", action="store_true", help="Say how many objects are meant, and do nothing."
+            "--dry-run",
+            action="store_true",
+            help="Ask the hooks, say how many deliveries would be recorded, and record none.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -119,14 +122,13 @@ def _tell(
     options: dict[str, Any],
 ) -> int:
     """Record one batch, and return how many deliveries that makes, or would make."""
+    tell = foresee if options["dry_run"] else enqueue
     recorded = 0
     for dispatch in dispatches:
         mine = _untold(keys, dispatch, rows.db) if options["missing"] else keys
-        if options["dry_run"] or not mine:
-            recorded += len(mine)
-        else:
+        if mine:
             objects = rows.model._base_manager.using(rows.db).filter(pk__in=mine)
-            recorded += enqueue(objects, event, dispatch.name)
+            recorded += tell(objects, event, dispatch.name)
     return recorded
 
 
@@ -216,4 +218,4 @@ def _key(model: type[Model], text: str) -> Any:
 
 
 def _text(key: Any) -> str:
-    return key_as_text(key) if isinstance(key, tuple) else str(key)
+    return printable(key_as_text(key) if isinstance(key, tuple) else str(key))

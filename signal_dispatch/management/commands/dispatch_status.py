@@ -8,11 +8,13 @@ from typing import Any
 from django.conf import settings as django_settings
 from django.core.management.base import BaseCommand, CommandError
 
+from signal_dispatch.barred import Barred
 from signal_dispatch.exceptions import InvalidSettings
 from signal_dispatch.limits import Limits
+from signal_dispatch.management.printing import printable
 from signal_dispatch.management.table import table
 from signal_dispatch.reports import Report, report_on, unknown_databases
-from signal_dispatch.status import Barred, Status, counted
+from signal_dispatch.status import Status, counted
 
 _DEFAULTS = Limits()
 
@@ -51,6 +53,14 @@ class Command(BaseCommand):
             help="Unhealthy if more became FAILED within the last hour (%(default)s).",
         )
         parser.add_argument(
+            "--max-pause",
+            type=float,
+            default=_DEFAULTS.max_pause,
+            metavar="SECONDS",
+            help="Unhealthy if an endpoint that something waits for is paused for longer "
+            "(%(default)g).",
+        )
+        parser.add_argument(
             "--need-worker",
             action="store_true",
             help="Unhealthy if no dispatch_worker is alive.",
@@ -63,19 +73,23 @@ class Command(BaseCommand):
             report = _look(options["database"], limits)
         except InvalidSettings as error:
             raise CommandError(f"{error} Correct it in your settings.") from error
-        lines = [json.dumps(report.as_json(), indent=2)] if options["json"] else _text(report)
-        for line in lines:
-            self.stdout.write(line)
+        if options["json"]:
+            self.stdout.write(json.dumps(report.as_json(), indent=2))
+        else:
+            self.stdout.writelines(f"{printable(line)}\n" for line in _text(report))
         if not report.healthy:
             raise SystemExit(1)
 
 
 def _limits(options: Mapping[str, Any]) -> Limits:
-    if not options["max_age"] >= 0:  # so that NaN, which is not below it either, is refused
-        raise CommandError("--max-age must be a number of seconds, 0 or more.")
+    for name in ("max_age", "max_pause"):
+        if not options[name] >= 0:  # so that NaN, which is not below it either, is refused
+            option = f"--{name.replace('_', '-')}"
+            raise CommandError(f"{option} must be a number of seconds, 0 or more.")
     if options["max_failed"] < 0:
         raise CommandError("--max-failed must not be negative: 0 tolerates none.")
-    return Limits(options["max_age"], options["max_failed"], options["need_worker"])
+    names = ("max_age", "max_failed", "need_worker", "max_pause")
+    return Limits(**{name: options[name] for name in names})
 
 
 def _look(named: list[str] | None, limits: Limits) -> Report:
@@ -107,12 +121,17 @@ def _advice(status: Status) -> Iterator[str]:
         yield "What to do:"
     for stranded in status.stranded:
         yield f"  {_BECAUSE[stranded.because]} {stranded.name!r}: {stranded.advice}"
+    # Those of another environment are not for the admin of this one.
+    if any(stranded.because != "environment" for stranded in status.stranded):
+        yield _CURE
 
 
-def _why_barred(barred: Barred) -> tuple[str, str]:
-    if barred.seconds_left is None:
-        return f"paused by {barred.paused_by}", barred.reason
-    return "breaker open", f"next try in {barred.seconds_left:.0f} s"
+def _barred(barred: Barred) -> tuple[str, ...]:
+    why, told = f"paused by {barred.paused_by}", barred.reason
+    if barred.seconds_left is not None:
+        why, told = "breaker open", f"next try in {barred.seconds_left:.0f} s"
+    since = f"{barred.since_seconds_ago:.0f} s"
+    return barred.endpoint, why, since, str(barred.deliveries), told
 
 
 def _tables(status: Status) -> Iterator[list[tuple[str, ...]]]:
@@ -137,8 +156,8 @@ def _tables(status: Status) -> Iterator[list[tuple[str, ...]]]:
         ),
     ]
     yield [
-        ("NOT CALLED", "WHY", ""),
-        *((each.endpoint, *_why_barred(each)) for each in status.barred),
+        ("NOT CALLED", "WHY", "SINCE", "DELIVERIES", ""),
+        *(_barred(each) for each in status.barred),
     ]
     yield [
         ("HELD BY", "DELIVERIES", "LEASE ENDS IN"),
@@ -168,6 +187,10 @@ def _tables(status: Status) -> Iterator[list[tuple[str, ...]]]:
     ]
 
 
+_CURE = (
+    "  What will not come back: cancel them, or give them to another dispatch or endpoint, in the "
+    "admin's list of deliveries."
+)
 _BECAUSE = {
     "environment": "another environment",
     "endpoint": "unknown endpoint",
