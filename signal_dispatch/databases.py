@@ -9,6 +9,8 @@ from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model, QuerySet
 
+from signal_dispatch import patience
+
 
 @contextmanager
 def own_transaction(using: str) -> Iterator[None]:
@@ -24,7 +26,7 @@ def own_transaction(using: str) -> Iterator[None]:
         with atomic:
             yield
         return
-    with _beginning_immediate(connection):
+    with patience.turn(using), _beginning_immediate(connection):
         atomic.__enter__()
     try:
         yield

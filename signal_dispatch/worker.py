@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 
+from signal_dispatch import patience
 from signal_dispatch.bookkeeping import Bookkeeper
 from signal_dispatch.hand import Hand
 from signal_dispatch.jobs import Job, Place
@@ -45,6 +46,7 @@ class Worker:
         watching: bool = True,
         eager: bool = False,
     ) -> None:
+        patience.connect()
         self._hand = Hand(queue_size, queue_bytes, watching=watching)
         self._senders = SenderThreads(
             self._hand, most=max_senders, idle_seconds=idle_seconds, keep_errors=keep_errors
