@@ -18,6 +18,7 @@ from signal_dispatch.clocks import DatabaseNow, SecondsFromNow
 from signal_dispatch.conf import settings
 from signal_dispatch.databases import own_transaction
 from signal_dispatch.endpoint_states import EndpointStateQuerySet
+from signal_dispatch.endpoints import breaker_of
 from signal_dispatch.models import EndpointMinute, EndpointState
 
 logger = logging.getLogger("signal_dispatch")
@@ -45,7 +46,8 @@ def standing(using: str) -> Standing:
     rows = EndpointState.objects.using(using).filter(environment=settings.environment)
     found: Any = rows.barred_or_failing().annotate(left=SecondsFromNow("open_until"))
     states = list(found)
-    shut = [row for row in states if row.paused_at or row.open_until]
+    # A breaker that settings took away holds nobody up.
+    shut = [r for r in states if r.paused_at or (r.open_until and breaker_of(r.endpoint))]
     return Standing(
         {row.endpoint: inf if row.paused_at else row.left for row in shut},
         frozenset(row.endpoint for row in states if row.failing_since),

@@ -26,7 +26,7 @@ def own_transaction(using: str) -> Iterator[None]:
         with atomic:
             yield
         return
-    with patience.turn(using), _beginning_immediate(connection):
+    with patience.turn(connection), _beginning_immediate(connection):
         atomic.__enter__()
     try:
         yield

@@ -116,9 +116,7 @@ class Health:
         now = monotonic()
         self._barred = {p: at for p, at in self._barred.items() if p.using != using}
         for endpoint, left in seconds.items():
-            # Only a pause has no end; a breaker that settings took away holds nobody up.
-            if left == inf or self._breaker_of(endpoint) is not None:
-                self._barred[Place(using, endpoint)] = now + left
+            self._barred[Place(using, endpoint)] = now + left
 
     def slow(self, endpoint: str, seconds: float) -> None:
         """Let no call to this endpoint begin for so long: its ``RATE`` is used up."""

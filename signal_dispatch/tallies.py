@@ -12,7 +12,6 @@ from django.db import Error
 from signal_dispatch import bars, claims
 from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.databases import is_refused_by_test
-from signal_dispatch.endpoints import breaker_of
 from signal_dispatch.models import Delivery, Repair, State
 from signal_dispatch.scopes import Scope
 from signal_dispatch.signals import delivery_finished
@@ -106,10 +105,9 @@ def left_on(using: str, scope: Scope) -> Counter[str]:
 
 def _why_due(endpoint: str, barred: Mapping[str, float]) -> str:
     """Say what kind of due it is, which nobody took: the endpoint may be barred."""
-    if barred.get(endpoint) == inf:
-        return "paused"
-    # A breaker that settings took away holds nobody up.
-    return "open" if endpoint in barred and breaker_of(endpoint) else "due"
+    if endpoint not in barred:
+        return "due"
+    return "paused" if barred[endpoint] == inf else "open"
 
 
 def repairs_on(using: str, scope: Scope) -> Counter[str]:

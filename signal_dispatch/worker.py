@@ -154,7 +154,7 @@ class Worker:
     def drain(self, timeout: float | None) -> None:
         """Wait until nothing is in flight and nothing is due. Raises ``TimeoutError``.
 
-        Where ``look_for_repairs()`` was called, until those are done that nobody else works on.
+        Nor is a repair under way, or asked for, that nobody else works on.
         """
         hand, sweeper = self._hand, self._bookkeeper.sweeper
         repairer = self._bookkeeper.repairer
@@ -171,16 +171,16 @@ class Worker:
             if hand.errors:
                 raise hand.errors.pop(0)
 
-    def finish(self, timeout: float) -> None:
-        """Send what is in hand for up to so many seconds, then stop."""
+    def finish(self, timeout: float) -> list[BaseException]:
+        """Send what is in hand for up to so many seconds, then stop; return what threads raised."""
         until = monotonic() + timeout
         with self._hand.lock:
             if self._thread is None or self._hand.stopping:
-                return
+                return []
             self._hand.finishing = True
             while not self._hand.is_empty and (left := until - monotonic()) > 0:
                 self._hand.calm.wait(min(0.05, left))
-        self.stop(max(1.0, until - monotonic()))
+        return self.stop(max(1.0, until - monotonic()))
 
     def stop(self, timeout: float) -> list[BaseException]:
         """End all threads: record what is known, hand back what was not begun.

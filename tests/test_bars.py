@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from math import inf
 
 import pytest
-from django.db import connections
+from django.db import connections, transaction
 
 from signal_dispatch import bars, counting, pausing, probing, signals
 from signal_dispatch.breakers import Breaker
@@ -247,10 +247,36 @@ def test_an_endpoint_that_is_not_known_here_is_not_probed():
     let_the_pause_pass("gone")
 
     assert probing.claim_probe("default", MINE, SCOPE, "gone", KINDS) is None
-    assert bars.standing("default").barred["gone"] < 0
+    assert seconds_until(state("gone").open_until) < 0, "no probe was begun"
+
+
+@pytest.mark.django_db
+def test_without_a_breaker_an_open_one_bars_nobody_but_a_pause_does(settings):
+    open_breaker("crm")
+    assert list(bars.standing("default").barred) == ["crm"]
+
+    entry = settings.SIGNAL_DISPATCH_ENDPOINTS["crm"]
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {**entry, "BREAKER": None}}
+    assert bars.standing("default").barred == {}
+    bars.pause("default", "crm", by="ann", reason="")
+    assert bars.standing("default").barred == {"crm": inf}
 
 
 # Pauses.
+
+
+@pytest.mark.django_db(transaction=True)
+def test_with_autocommit_off_an_endpoint_is_resumed_as_well():
+    pausing.pause("crm", by="ann")
+    transaction.set_autocommit(False)
+    try:
+        assert pausing.resume("crm", by="ann")
+        transaction.commit()
+    finally:
+        transaction.rollback()
+        transaction.set_autocommit(True)
+
+    assert bars.standing("default").barred == {}
 
 
 @pytest.mark.django_db

@@ -340,7 +340,7 @@ DECLARED = [
     (Problem.METHOD_MISSPELT, {"method": "PSOT"}, ".method holds 'PSOT'. Did you mean 'POST'?"),
     (
         Problem.METHOD_MISSPELT,
-        {"method": {"created": "PTU", "updated": "PURGE", "deleted": "DELETE"}},
+        {"method": {"created": "PTU", "updated": "PROPPATCH", "deleted": "DELETE"}},
         "Did you mean 'PUT'?",
     ),
     (Problem.EVENT_MISSPELT, {"on": ["creatd"]}, "'creatd', which no save and no delete ever is"),

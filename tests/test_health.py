@@ -78,14 +78,6 @@ def test_a_paused_endpoint_turns_away_a_probe_too(known):
     assert known.health.turns_away(known.job(probe=True))
 
 
-def test_without_a_breaker_an_open_one_bars_nobody_but_a_pause_does(known):
-    calm = Place("default", "calm")
-    known.health.bar("default", {"calm": 30.0})
-    assert known.health.may_begin(calm)
-    known.health.bar("default", {"calm": inf})
-    assert not known.health.may_begin(calm)
-
-
 def test_a_rate_that_is_used_up_slows_its_endpoint_until_there_is_room(known):
     known.health.slow("crm", 0.5)
     assert not known.health.may_begin(CRM)

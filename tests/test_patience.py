@@ -55,6 +55,7 @@ def busy_timeout():
         ({}, start_thread, 30_000),
         ({"timeout": 0.5}, start_thread, 30_000),
         ({"timeout": 60}, start_thread, 60_000),
+        ({"init_command": "PRAGMA busy_timeout = 70000"}, start_thread, 70_000),
         ({"timeout": 0.5}, threading.Thread.start, 500),
     ],
 )
@@ -136,7 +137,7 @@ def test_threads_ask_one_after_the_other():
 
 
 def test_a_child_of_a_fork_waits_for_no_thread_that_it_lacks(monkeypatch):
-    with patience.turn("default"):
+    with patience.turn(connection):
         monkeypatch.setattr("os.getpid", lambda: 1)
         thread, found = found_by(_turn)
         thread.join(10)
@@ -145,5 +146,18 @@ def test_a_child_of_a_fork_waits_for_no_thread_that_it_lacks(monkeypatch):
 
 
 def _turn():
-    with patience.turn("default"):
+    with patience.turn(connection):
         return "mine"
+
+
+def test_a_request_waits_for_its_turn_no_longer_than_settings_say(monkeypatch):
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.05)
+    with patience.turn(connection):
+        theirs, found = found_by(_turn, threading.Thread.start)
+        theirs.join(10)
+        ours, patiently = found_by(_turn)
+        ours.join(0.5)
+        assert (found, patiently) == (["mine"], [])
+    ours.join(10)
+
+    assert patiently == ["mine"]

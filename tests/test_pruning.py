@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from django.db import OperationalError, connection
 from django.db.models.signals import pre_delete
+from django.test.testcases import DatabaseOperationForbidden
 from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import pruning
@@ -331,3 +332,16 @@ def test_what_can_not_be_pruned_is_a_warning_and_waits_for_the_next_pass(
     clock.now += 2 * PASS_SECONDS
     pruner.prune()
     assert left() == set()
+
+
+def test_a_database_that_a_test_may_not_ask_is_passed_over(clock, pruner, caplog):
+    clock.now += PASS_SECONDS
+
+    def refuse(execute, *rest):
+        raise DatabaseOperationForbidden("no")
+
+    with connection.execute_wrapper(refuse), caplog.at_level(logging.WARNING):
+        pruner.prune()
+
+    assert questions(pruner.prune) == 0
+    assert caplog.records == []

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 from django.db import transaction
 
-from signal_dispatch import claims, pausing, repair_steps, scopes
+from signal_dispatch import ModelDispatch, claims, pausing, repair_steps, scopes
 from signal_dispatch.apps import _first_request
 from signal_dispatch.backends import backends
 from signal_dispatch.backends.threads import ThreadsBackend, threads_can_run
@@ -439,3 +439,19 @@ def test_a_process_without_threads_starts_none_to_resume(declare, receiver):
     pausing.resume("crm", by="ann")
 
     assert threads_of_ours() == []
+
+
+class Odd(ModelDispatch):
+    def handle_response(self, delivery, response):
+        raise RuntimeError("odd")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_a_hook_raised_comes_up_where_its_threads_are_finished(declare, mock_endpoint):
+    mock_endpoint("crm").reply(200)
+    declare(Order, base=Odd)
+    Order.objects.create(number="A-1")
+
+    with pytest.raises(RuntimeError, match="odd"):
+        backends["default"].finish()
+    assert not backends["default"].finish(), "there is nothing left to end"

@@ -1,7 +1,7 @@
 """Who sends after the commit: the backends of this process, by their alias."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -90,7 +90,7 @@ class Backends:
             for alias in {self.alias_for(endpoint) for endpoint in endpoints}:
                 self[alias].look_for_repairs()
 
-        transaction.on_commit(hint, using=using, robust=True)
+        _once_committed(hint, using)
 
     def look_again(self, using: str) -> None:
         """Tell the backends of this process, once it is committed, that more may be called."""
@@ -98,7 +98,7 @@ class Backends:
         def hint() -> None:
             do_all([backend.look_again for backend in self.made()])
 
-        transaction.on_commit(hint, using=using, robust=True)
+        _once_committed(hint, using)
 
     def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
         """Tell each delivery's backend that it is committed."""
@@ -128,6 +128,13 @@ class Backends:
     @cached_property
     def _raising(self) -> BaseBackend:
         return InlineBackend("under test", raising=True)
+
+
+def _once_committed(hint: Callable[[], None], using: str) -> None:
+    connection = connections[using]
+    # With autocommit off nobody says when it commits: it is found by whoever looks next.
+    if connection.in_atomic_block or connection.get_autocommit():
+        transaction.on_commit(hint, using=using, robust=True)
 
 
 def _make(alias: str) -> BaseBackend:

@@ -56,7 +56,7 @@ class BaseBackend:
     def finish(self) -> bool:
         """Send what is in hand, as far as that is soon done, hand the rest back, end all threads.
 
-        Returns whether there were any.
+        Returns whether there were any. Raises what one met.
         """
         return False
 

@@ -79,8 +79,8 @@ class ThreadsBackend(BaseBackend):
 
     def look_again(self) -> None:
         """Let the bookkeeper look at once, where there is one: nothing starts for this."""
-        with self._lock:
-            worker = self._worker if self._made_by == os.getpid() else None
+        # Without the lock, which may have been held by somebody when this process was forked.
+        worker = self._worker if self._made_by == os.getpid() else None
         if worker is not None:
             worker.look_again()
 
@@ -96,8 +96,9 @@ class ThreadsBackend(BaseBackend):
     def finish(self) -> bool:
         """Send what is in hand for up to ``drain_seconds``, then end the threads, if there are."""
         worker = self._parted_from()
-        if worker is not None:
-            worker.finish(self._drain_seconds)
+        errors = worker.finish(self._drain_seconds) if worker is not None else []
+        if errors:
+            raise errors[0]
         return worker is not None
 
     def stop(self, timeout: float = 5.0) -> None:

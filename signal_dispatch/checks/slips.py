@@ -18,6 +18,8 @@ _ALIKE = 0.8
 # Methods are short: of four letters that changed places, three are in order.
 _METHODS_ALIKE = 0.65
 _METHODS: Final = frozenset(method.value for method in HTTPMethod)
+# WebDAV's (RFC 4918), which is no slip of PATCH.
+_NO_SLIPS: Final = frozenset({"PROPPATCH"})
 _OURS: Final = frozenset(name for name in dir(ModelDispatch) if not name.startswith("_"))
 # What we set ourselves, on each class and on each instance.
 _SET_BY_US = frozenset({"tracked", "model"})
@@ -56,7 +58,7 @@ def check_method_names(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
     for token in method.values() if isinstance(method, Mapping) else [method]:
         name = token.upper() if isinstance(token, str) and token.isalpha() else ""
         close = get_close_matches(name, _METHODS, n=1, cutoff=_METHODS_ALIKE)
-        if close and name not in _METHODS:
+        if close and name not in _METHODS | _NO_SLIPS:
             yield Problem.METHOD_MISSPELT.message(
                 f"{where(dispatch, 'method')} holds {token!r}. Did you mean {close[0]!r}?",
                 hint="Correct it; or silence this, if the remote has a method of that name.",
