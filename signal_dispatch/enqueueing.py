@@ -59,7 +59,7 @@ def foresee(
 ) -> int:
     """Count the rows that ``enqueue()`` would record, and record none; raises what it raises.
 
-    Hooks are asked; what they write to the database is taken back.
+    Hooks are asked; what they write to the objects' database is taken back, and nothing else.
     """
     event = str(event)
     dispatches = _chosen(objects.model, event, dispatch)

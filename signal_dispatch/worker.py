@@ -211,9 +211,10 @@ class Worker:
         return self._thread is not None
 
     def _report(self) -> str:
-        hand = self._hand
+        hand, repairing = self._hand, not self._bookkeeper.repairer.found_nothing
         return (
             f"{hand.queue.in_flight} in flight, {len(hand.queue)} ready, "
             f"{hand.unrecorded} unrecorded, {len(hand.to_read)} to read, "
             f"{len(hand.to_look | hand.blocked)} lanes to look at"
+            f"{', a repair to be made' if repairing else ''}"
         )
