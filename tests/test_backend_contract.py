@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
+from celery import Celery
+from celery.contrib.testing.worker import start_worker
 from django.core.management import call_command
 from django.db import transaction
 
@@ -36,9 +38,23 @@ def dispatch_worker():
     call_command("dispatch_worker", once=True, verbosity=0)
 
 
-@pytest.fixture(params=["threads", "immediate", "console", "deferred"])
+@pytest.fixture(scope="module")
+def celery_worker():
+    """Run a worker of Celery in a thread, where it sees what a test declares."""
+    import signal_dispatch.backends.celery  # noqa: F401 - a worker knows the tasks that it began with
+
+    app = Celery("contract", broker="memory://")
+    app.conf.broker_transport_options = {"polling_interval": 0.02}
+    app.conf.worker_hijack_root_logger = False
+    with start_worker(app, perform_ping_check=False):
+        yield
+
+
+@pytest.fixture(params=["threads", "immediate", "console", "deferred", "celery"])
 def case(request, settings, receiver, declare, capsys):
     name, printed = request.param, []
+    if name == "celery":
+        request.getfixturevalue("celery_worker")
     settings.SIGNAL_DISPATCH_BACKENDS = {
         "default": {"BACKEND": f"signal_dispatch.backends.{name}.{name.title()}Backend"}
     }
@@ -52,7 +68,10 @@ def case(request, settings, receiver, declare, capsys):
         found = re.findall(r"^([A-Z]+) (orders/\S+)  \(crm at 127", "".join(printed), re.MULTILINE)
         return [(method, f"/{path}") for method, path in found]
 
-    done = {"threads": lambda: backends["default"].drain(10), "deferred": dispatch_worker}
+    def drain():
+        backends["default"].drain(10)
+
+    done = {"threads": drain, "celery": drain, "deferred": dispatch_worker}
     return Case(name, done.get(name, lambda: None), shown if name == "console" else received)
 
 

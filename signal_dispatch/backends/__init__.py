@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +16,7 @@ from signal_dispatch.backends.deferred import DeferredBackend
 from signal_dispatch.backends.immediate import InlineBackend
 from signal_dispatch.conf import settings
 from signal_dispatch.endpoints import endpoints
-from signal_dispatch.exceptions import InvalidBackend
+from signal_dispatch.exceptions import InvalidBackend, InvalidSettings, LibraryMissing
 from signal_dispatch.outboxes import do_all
 from signal_dispatch.queueing import Recorded
 
@@ -76,6 +77,16 @@ class Backends:
                 return self._raising if self.under_test else self._inline
         return self[self.alias_for(endpoint)]
 
+    def load(self) -> None:
+        """Make all of them: workers of other engines have to know their tasks.
+
+        Faulty ones are left to the checks and to whoever uses them.
+        """
+        with suppress(InvalidSettings):
+            for alias in self:
+                with suppress(InvalidSettings):
+                    self[alias]
+
     def start(self) -> None:
         """Start the backends that the endpoints name: this process serves requests."""
         for alias in {self.alias_for(endpoint) for endpoint in endpoints}:
@@ -131,6 +142,8 @@ def _make(alias: str) -> BaseBackend:
         raise InvalidBackend(f"{path} does not exist. Known aliases: {known}.") from error
     try:
         backend_class = import_string(entry["BACKEND"])
+    except LibraryMissing as error:
+        raise InvalidBackend(f'{path}["BACKEND"] can\'t be used: {error}') from error
     except (KeyError, ImportError) as error:
         raise InvalidBackend(f'{path}["BACKEND"] names no backend class: {error}.') from error
     try:

@@ -5,8 +5,9 @@ command. It uses the databases of the test run that started it. Read from the en
 ``DECLARED`` (one of ``works.DECLARATIONS``), ``LEASE_SECONDS``, ``REPAIR_SECONDS`` between two
 looks for lanes that wait behind nothing, ``RETRY_SECONDS`` before each of ``ATTEMPTS``,
 ``DEADLINE`` and ``SEND_LIMIT`` of the endpoint, ``ENDPOINT`` (JSON of more of its keys),
-``MORE_ENDPOINTS`` (JSON of entries like it by alias), ``ENDPOINTS`` beside it (JSON), and
-``BACKEND``, below ``signal_dispatch.backends``.
+``MORE_ENDPOINTS`` (JSON of entries like it by alias), ``ENDPOINTS`` beside it (JSON),
+``BACKEND``, below ``signal_dispatch.backends``, and ``BACKEND_OPTIONS`` (JSON). ``BROKER`` and
+``QUEUE`` give it the Celery app of ``tests.acceptance.celery_app``.
 """
 
 import json
@@ -90,9 +91,12 @@ def set_up(url: str) -> None:
         **json.loads(os.environ.get("ENDPOINTS", "{}")),
     }
     backend = os.environ.get("BACKEND", "threads.ThreadsBackend")
+    options = json.loads(os.environ.get("BACKEND_OPTIONS", "{}"))
     settings.SIGNAL_DISPATCH_BACKENDS = {
-        "default": {"BACKEND": f"signal_dispatch.backends.{backend}"}
+        "default": {"BACKEND": f"signal_dispatch.backends.{backend}", "OPTIONS": options}
     }
+    if "BROKER" in os.environ:
+        import tests.acceptance.celery_app  # noqa: F401 - as the __init__.py of a site does
     django.setup()
     from signal_dispatch import sweeping
     from tests.acceptance.works import DECLARATIONS
