@@ -1,6 +1,7 @@
 """What every backend promises, whoever sends: one suite over all of them."""
 
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,7 +9,8 @@ import pytest
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 from django.core.management import call_command
-from django.db import transaction
+from django.db import connections, transaction
+from django_tasks_db.management.commands.db_worker import Worker
 
 from signal_dispatch import enqueue
 from signal_dispatch.backends import backends
@@ -38,6 +40,35 @@ def dispatch_worker():
     call_command("dispatch_worker", once=True, verbosity=0)
 
 
+def run_tasks():
+    """Run tasks as they come, as a worker of django-tasks-db does, until nothing is due."""
+    drained = threading.Event()
+    db_worker = Worker(
+        queue_names=["*"],
+        interval=0,
+        batch=True,
+        backend_name="default",
+        startup_delay=False,
+        max_tasks=None,
+        worker_id="contract",
+        excluded_queue_names=[],
+    )
+
+    def work():
+        while not drained.is_set():
+            db_worker.run()
+            drained.wait(0.02)
+        connections.close_all()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        backends["default"].drain(10)
+    finally:
+        drained.set()
+        worker.join(10)
+
+
 @pytest.fixture(scope="module")
 def celery_worker():
     """Run a worker of Celery in a thread, where it sees what a test declares."""
@@ -50,7 +81,7 @@ def celery_worker():
         yield
 
 
-@pytest.fixture(params=["threads", "immediate", "console", "deferred", "celery"])
+@pytest.fixture(params=["threads", "immediate", "console", "deferred", "celery", "tasks"])
 def case(request, settings, receiver, declare, capsys):
     name, printed = request.param, []
     if name == "celery":
@@ -71,7 +102,7 @@ def case(request, settings, receiver, declare, capsys):
     def drain():
         backends["default"].drain(10)
 
-    done = {"threads": drain, "celery": drain, "deferred": dispatch_worker}
+    done = {"threads": drain, "celery": drain, "tasks": run_tasks, "deferred": dispatch_worker}
     return Case(name, done.get(name, lambda: None), shown if name == "console" else received)
 
 

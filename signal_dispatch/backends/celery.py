@@ -58,9 +58,8 @@ class CeleryBackend(PublishedBackend):
     def __init__(self, alias: str, /, **options: Any) -> None:
         super().__init__(alias, **options)
         self._queue = self._options.pop("queue", None)
-        path = self._options.pop("app", "")
-        #: Kept: in another thread than that which made the app none is current.
-        self._app = import_string(path) if path else current_app._get_current_object()  # noqa: SLF001 - a proxy's only way
+        #: Kept: in another thread than the one that made the app none is current.
+        self._app = _app_at(self._options.pop("app", ""))
         self._connection: Any = None
 
     def publish(self, using: str, ids: Sequence[int]) -> None:
@@ -112,6 +111,15 @@ class CeleryBackend(PublishedBackend):
     def _after_fork(self) -> None:
         super()._after_fork()
         self._connection = None  # it is the parent's
+
+
+def _app_at(path: str) -> Any:
+    if not path:
+        return current_app._get_current_object()  # noqa: SLF001 - a proxy has no other way
+    try:
+        return import_string(path)
+    except ImportError as error:
+        raise ValueError(f"app {error}") from error
 
 
 def _drain(using: str, ids: Sequence[int], backend: str) -> None:

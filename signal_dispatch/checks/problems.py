@@ -87,6 +87,9 @@ class Problem(StrEnum):
     # Told by the backends themselves.
     UWSGI_WITHOUT_THREADS = "W002"
     IMMEDIATE_OUTSIDE_DEBUG = "W003"
+    BROKER_UNKNOWN = "W020"
+    TASKS_WITHOUT_WORKERS = "W021"
+    TASKS_UNUSABLE = "E064"
 
     @property
     def id(self) -> str:

@@ -1,6 +1,5 @@
 """Celery's workers send: real brokers, real workers, and what breaks between them."""
 
-
 import pytest
 
 from signal_dispatch.models import Attempt
