@@ -1,62 +1,170 @@
 """Celery's workers send: real brokers, real workers, and what breaks between them."""
 
+import threading
+from statistics import median
+
 import pytest
 
-from signal_dispatch.models import Attempt
+from signal_dispatch.models import Delivery
+from tests.acceptance.celery_app import make
 from tests.acceptance.fleet import Fleet, Remote, await_calm, over_processes, states
 from tests.acceptance.soak import report, scaled
+from tests.acceptance.wire import Wire
 from tests.brokers import broker
+from tests.deliveries import delivery
+from tests.settings import DATABASE
 from tests.waiting import eventually
 
-pytestmark = over_processes
+# What a broker does has nothing to do with the database; the contract suite runs on all of them.
+pytestmark = [
+    *over_processes,
+    pytest.mark.skipif(DATABASE != "postgres", reason="The brokers are the same on all databases."),
+]
 
 TASK = "signal_dispatch.drain"
+#: Processes of a worker's pool: what one kill may double.
+POOL = 2
 
 
-@pytest.fixture(params=["amqp", "redis"])
+@pytest.fixture
 def messages(request):
     with broker(request.param) as made:
         yield made
 
 
+both = pytest.mark.parametrize("messages", ["amqp", "redis"], indirect=True)
+
+
 @pytest.fixture
 def site(receiver, tmp_path, messages):
-    """Start processes of a site with Celery."""
-    environment = {
-        "BACKEND": "celery.CeleryBackend",
-        "BROKER": messages.url,
-        "QUEUE": messages.queue,
-    }
-    with Fleet(receiver.url, tmp_path, **environment) as fleet:
+    """Start processes of a site whose deliveries Celery sends."""
+    environment = {"BACKEND": "celery.CeleryBackend", "QUEUE": messages.queue}
+    with Fleet(receiver.url, tmp_path, BROKER=messages.url, **environment) as fleet:
         yield fleet
 
 
 def start_worker(fleet, *options, **environment):
     """Start a worker, and wait until it is ready."""
-    arguments = ("-A", "tests.acceptance.celery_worker", "worker", "--without-mingle")
-    arguments += ("--without-gossip", "--without-heartbeat", "-c", "2", "-l", "INFO", *options)
+    arguments = ("-A", "tests.acceptance.celery_worker", "worker", "-c", str(POOL), "-l", "INFO")
+    # Without a beat it would take seconds before it looks whether it is to end.
+    arguments += ("--without-mingle", "--without-gossip", "--heartbeat-interval", "1", *options)
     worker = fleet.run("celery", *arguments, **environment)
     eventually(lambda: " ready." in fleet.output(worker), 60)
     return worker
 
 
-def end(fleet, worker):
-    worker.terminate()
-    assert worker.wait(60) == 0, fleet.output(worker)
-    assert "Traceback" not in fleet.output(worker), fleet.output(worker)
-    fleet._running.remove(worker)
+def saved(fleet, process):
+    """Return how long each save took so far, in seconds."""
+    lines = [line.split() for line in fleet.output(process).splitlines()]
+    return [float(line[1]) for line in lines if len(line) == 2 and line[0].isdigit()]
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent", "solo"])
-def test_what_one_process_saves_a_worker_sends_once(pool, site, receiver):
+@pytest.mark.parametrize(
+    ("messages", "pool"),
+    [("amqp", "prefork"), ("redis", "threads"), ("amqp", "gevent"), ("redis", "solo")],
+    indirect=["messages"],
+)
+def test_what_one_process_saves_a_worker_sends_once(messages, pool, site, receiver):
     remote, count = Remote(receiver), scaled(40, 2000)
     worker = start_worker(site, "--pool", pool)
     site.join(site.start("save", str(count), "o"))
     await_calm(60)
-    end(site, worker)
+    worker.terminate()
+    assert not site.join(worker), "a worker ends when it is told to"
 
     report(f"celery {pool}", sent=len(remote.taken), doubled=remote.duplicates)
+    assert "Traceback" not in site.output(worker), site.output(worker)
     assert len(remote.taken) == len(remote.keys) == count
     assert states() == {"delivered": count}
-    senders = set(Attempt.objects.values_list("sender", flat=True))
-    assert all(str(worker.pid) not in sender for sender in senders) is (pool == "prefork")
+
+
+@both
+@pytest.mark.parametrize("fault", ["refused", "hung"])
+def test_a_broker_that_is_gone_keeps_no_save_waiting_and_loses_none(
+    messages, fault, site, receiver
+):
+    remote, count = Remote(receiver), scaled(100, 1000)
+    with Wire(*messages.address) as wire:
+        through = {"BROKER": messages.through(wire.port)}
+        worker = start_worker(site, **through)
+        saver = site.start("save_and_stay", str(2 * count), "0.02", "o", **through)
+        eventually(lambda: len(saved(site, saver)) >= count, 60)
+        (wire.cut if fault == "refused" else wire.freeze)()
+        began = len(saved(site, saver)) + 5
+        # They all return although the broker is gone, and so does a script that ends.
+        eventually(lambda: len(saved(site, saver)) == 2 * count, 120)
+        site.join(site.start("save", "5", "script", **through))
+        told = len(remote.taken)
+        assert Delivery.objects.unfinished().exists()
+        (wire.mend if fault == "refused" else wire.thaw)()
+        await_calm(60)
+        site.kill_group(worker)
+        site.kill(saver)
+
+    seconds = saved(site, saver)
+    calm, trouble = median(seconds[5:count]), median(seconds[began:])
+    report(
+        f"celery, {messages.url[:5]} {fault}",
+        told_meanwhile=told,
+        lost=2 * count + 5 - len(remote.keys),
+        doubled=remote.duplicates,
+        save_ms=1000 * calm,
+        save_ms_meanwhile=1000 * trouble,
+        longest_ms_meanwhile=1000 * max(seconds[began:]),
+    )
+    assert len(remote.taken) == len(remote.keys) == 2 * count + 5
+    assert states() == {"delivered": 2 * count + 5}
+
+
+@both
+def test_what_a_killed_worker_had_begun_is_sent_by_the_next(messages, site, receiver):
+    remote, count = Remote(receiver), scaled(30, 300)
+    held = threading.Event()
+    receiver.script = lambda request: (receiver.hold(held, 0.5), remote(request))[1]
+    worker = start_worker(site)
+    saver = site.start("save_and_stay", str(count), "0", "o")
+    receiver.wait_for(POOL, 60)
+    site.kill_group(worker)
+    site.join(worker)
+    held.set()
+    start_worker(site)
+    await_calm(90)
+    site.kill(saver)
+
+    report("celery, a worker killed", sent=len(remote.taken), doubled=remote.duplicates)
+    assert states() == {"delivered": count}
+    assert len(remote.keys) == count
+    assert remote.duplicates <= POOL
+    assert all(len(keys) == 1 for keys in remote.keys.values())
+
+
+@both
+def test_messages_that_come_twice_make_no_call_twice(messages, site, receiver):
+    remote, count = Remote(receiver), scaled(40, 400)
+    rows = [delivery(object_pk=n, body=b'{"number": "o-%d"}' % n).pk for n in range(count)]
+    workers = [start_worker(site, "-n", f"{n}@%h") for n in range(2)]
+    with make(messages.url, messages.queue) as app:
+        for first in range(0, count, 4):
+            for _again in range(3):
+                app.send_task(TASK, ("default", rows[first : first + 4], "default"))
+    await_calm(60)
+    for worker in workers:
+        site.kill_group(worker)
+
+    assert len(remote.taken) == len(remote.keys) == count
+    assert states() == {"delivered": count}
+
+
+@both
+def test_what_a_broker_forgot_is_found_in_the_outbox(messages, site, receiver):
+    remote, count = Remote(receiver), scaled(20, 200)
+    site.join(site.start("save", str(count), "script"))
+    saver = site.start("save_and_stay", str(count), "0", "site")
+    eventually(lambda: len(saved(site, saver)) == count, 60)
+    messages.empty()
+    start_worker(site)
+    await_calm(60)
+    site.kill(saver)
+
+    assert len(remote.taken) == len(remote.keys) == 2 * count
+    assert states() == {"delivered": 2 * count}

@@ -188,8 +188,20 @@ def save_steadily(count: str, every: str, prefix: str) -> None:
         print(f"{prefix}-{number} {time.monotonic()}", flush=True)  # noqa: T201 - read by the test
 
 
+def save_and_stay(count: str, every: str, prefix: str) -> None:
+    """Save so many new orders, one in so many seconds; print how long each took; live on."""
+    for number in range(int(count)):
+        time.sleep(float(every))
+        began = time.monotonic()
+        Order.objects.create(number=f"{prefix}-{number}")
+        print(f"{number} {time.monotonic() - began}", flush=True)  # noqa: T201 - read by the test
+    while True:
+        time.sleep(1)
+
+
 WORKS: dict[str, Callable[..., None]] = {
     "change": change,
     "live": live,
     "save_steadily": save_steadily,
+    "save_and_stay": save_and_stay,
 }
