@@ -16,7 +16,7 @@ from tests.settings import RUN
 
 @dataclass(frozen=True)
 class Broker:
-    """Where messages go. ``queue`` is this test's own, and with Redis the prefix of all keys."""
+    """Where messages go. ``queue`` is this test's own, and with Redis part of all keys."""
 
     url: str
     queue: str
@@ -39,7 +39,7 @@ class Broker:
             import redis
 
             with redis.Redis.from_url(self.url) as client:
-                for key in client.scan_iter(f"{self.queue}*"):
+                for key in client.scan_iter(f"*{self.queue}*"):
                     client.delete(key)
             return
         with Connection(self.url, connect_timeout=5) as connection:
