@@ -33,7 +33,7 @@ class Lookout:
     def __init__(
         self,
         scope: Callable[[], Scope],
-        call: Callable[[str], None],
+        call: Callable[[str], object],
         free: Callable[[str, list[str]], None],
         *,
         sweep_seconds: float,

@@ -1,33 +1,27 @@
 """Tell an engine which deliveries its workers are to send, from one thread of those who save."""
 
-import logging
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
 from time import monotonic, sleep
 
-from django.db import Error, connections
+from django.db import connections
 
 from signal_dispatch import lanes
 from signal_dispatch.engines import Engine
 from signal_dispatch.jobs import Place
 from signal_dispatch.lookouts import GRACE_SECONDS, Lookout
-from signal_dispatch.models import State
-from signal_dispatch.outboxes import do_all, pause_after
+from signal_dispatch.models import Delivery, State
+from signal_dispatch.outboxes import do_all, pause_after, warn_of_outbox
 from signal_dispatch.pruning import Pruner
 from signal_dispatch.queueing import Recorded
 from signal_dispatch.repairs import Repairer
 from signal_dispatch.scopes import Scope
 from signal_dispatch.starting import start_thread
 from signal_dispatch.sweeping import REPAIR_SECONDS
+from signal_dispatch.unpublished import Unpublished
 
-logger = logging.getLogger("signal_dispatch")
-
-#: Seconds that a delivery may wait for others to be published with.
-GATHER_SECONDS = 0.05
-#: Deliveries that are held in memory at most; what is beyond is found in the table.
-MOST_HELD = 10_000
 #: Seconds without work after which the databases' connections are closed.
 KEEP_SECONDS = 1.0
 #: Seconds between two questions of whoever drains.
@@ -53,19 +47,16 @@ class Publisher:
         sweep_seconds: float = 5.0,
     ) -> None:
         self._engine = engine
-        self._batch_size = batch_size
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._counted = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
-        self._lookout = Lookout(scope, self._call, self._free, sweep_seconds=sweep_seconds)
+        self._lookout = Lookout(
+            scope, lambda using: engine.tell(using, []), self._free, sweep_seconds=sweep_seconds
+        )
         self._pruner = Pruner(self._lookout.aliases)
         self._repairer = Repairer(self._lookout.aliases, REPAIR_SECONDS)
-        #: Committed and not published yet; how many; and since when the first of them.
-        self._ids: dict[Place, list[int]] = {}
-        self._held, self._since = 0, inf
-        #: Lanes that may have become free: alias and lane.
-        self._lanes: set[tuple[str, str]] = set()
+        self._unpublished = Unpublished(batch_size)
         self._worked_at = -inf
         self._stopping = False
         #: Whether it is asked how many deliveries are to be sent still, and the last answer.
@@ -85,9 +76,9 @@ class Publisher:
         with self._lock:
             for item in recorded:
                 if item.delivery.state == State.WAITING:
-                    self._lanes.add((using, item.delivery.lane))
+                    self._unpublished.lanes.add((using, item.delivery.lane))
                 elif item.delivery.state == State.PENDING:
-                    self._hold(Place(using, item.delivery.endpoint), item.delivery.pk)
+                    self._hold(using, item.delivery)
             self._notified()
 
     def expect(self, using: str, seconds: float) -> None:
@@ -108,13 +99,13 @@ class Publisher:
         Raises ``TimeoutError``: perhaps no worker of the engine runs.
         """
         until = monotonic() + timeout
-        while (left := self._left(until)) > 0:
+        while not self._is_calm(until):
             if monotonic() > until:
-                raise TimeoutError(f"After {timeout} s there is still {left} to be sent.")
+                raise TimeoutError(f"After {timeout} s not all is sent: does a worker run?")
             sleep(PAUSE_SECONDS)
 
     def finish(self, timeout: float) -> None:
-        """Publish what is in hand for up to so many seconds, then stop."""
+        """Publish what is in hand, and end."""
         self.stop(timeout)
 
     def stop(self, timeout: float) -> list[BaseException]:
@@ -126,20 +117,17 @@ class Publisher:
             self._thread.join(timeout)
         return []
 
-    def _left(self, until: float) -> float:
-        """Have it counted what is to be sent still; infinite where nobody counts."""
+    def _is_calm(self, until: float) -> bool:
+        """Have it counted what is to be sent still; False where nobody counts in time."""
         with self._lock:
             self._counting = self._notified()
             self._counted.wait_for(lambda: not self._counting, until - monotonic())
-            left = self._count + self._held + len(self._lanes)
-            return inf if self._counting or self._thread is None else left
+            counted = self._thread is not None and not self._counting
+            return counted and not (self._count or self._unpublished)
 
-    def _hold(self, place: Place, pk: int) -> None:
-        if self._held >= MOST_HELD or self._engine.rests:
-            return
-        self._ids.setdefault(place, []).append(pk)
-        self._held += 1
-        self._since = min(self._since, monotonic())
+    def _hold(self, using: str, delivery: Delivery) -> None:
+        if not self._engine.rests:  # else it is found in the table
+            self._unpublished.hold(Place(using, delivery.endpoint), delivery.pk)
 
     def _notified(self) -> bool:
         if self._thread is None and not self._stopping:
@@ -185,11 +173,10 @@ class Publisher:
                 connections.close_all()
 
     def _next_at(self) -> float:
-        if self._lanes or self._counting:
+        if self._counting:
             return -inf
-        full = self._held >= self._batch_size
         return min(
-            self._since + (0 if full else GATHER_SECONDS),
+            self._unpublished.ready_at,
             self._next_look_at(),
             self._pruner.next_at,
             self._repairer.next_at,
@@ -222,30 +209,28 @@ class Publisher:
     def _release(self) -> None:
         """Look into lanes whose head may be settled by now; what becomes free is published."""
         with self._lock:
-            left, self._lanes = self._lanes, set()
+            left = self._unpublished.take_lanes()
 
         def release(using: str) -> None:
             mine = {(alias, lane) for alias, lane in left if alias == using}
-            released = lanes.release_at_last(using, {lane for _alias, lane in mine}, None)
+            released = lanes.release(using, {lane for _alias, lane in mine}, None)
             left.difference_update(mine)
             with self._lock:
+                self._unpublished.block({(using, lane) for lane in released.blocked})
                 for delivery in released.taken:
-                    self._hold(Place(using, delivery.endpoint), delivery.pk)
+                    self._hold(using, delivery)
 
         try:
             do_all([partial(release, using) for using in {using for using, _lane in left}])
         finally:
             with self._lock:
-                self._lanes |= left
+                self._unpublished.lanes |= left
 
     def _publish(self) -> None:
-        """Publish what is in hand: the ids of one endpoint together, so one that hangs is alone."""
         with self._lock:
-            held, self._ids = self._ids, {}
-            self._held, self._since = 0, inf
-        for place, ids in held.items():
-            for start in range(0, len(ids), self._batch_size):
-                self._engine.tell(place.using, ids[start : start + self._batch_size])
+            batches = self._unpublished.take()
+        for using, ids in batches:
+            self._engine.tell(using, ids)
 
     def _count_open(self) -> None:
         """Count on a connection that sees what is committed, and nothing else."""
@@ -254,24 +239,13 @@ class Publisher:
             self._counting, self._count = False, count
             self._counted.notify_all()
 
-    def _call(self, using: str) -> None:
-        """Tell a worker to look what is due there."""
-        self._engine.tell(using, [])
-
     def _free(self, using: str, idle: Iterable[str]) -> None:
         with self._lock:
-            self._lanes |= {(using, lane) for lane in idle}
+            self._unpublished.lanes |= {(using, lane) for lane in idle}
 
     def _back_off(self, error: Exception, failures: int) -> None:
         connections.close_all()
         pause = pause_after(failures, MAX_PAUSE_SECONDS)
-        logger.warning(
-            "The outbox can't be reached (%s: %s); trying again in %.1f s.",
-            type(error).__name__,
-            error,
-            pause,
-            exc_info=None if isinstance(error, Error) else error,
-            extra={"action": "outbox_unavailable"},
-        )
+        warn_of_outbox(error, pause)
         with self._lock:
             self._work.wait_for(lambda: self._stopping, pause)
