@@ -156,12 +156,6 @@ class Fleet:
         process.send_signal(signal.SIGCONT)
 
 
-def saved(fleet: Fleet, process: Process) -> list[float]:
-    """Return how long each save of ``works.save_and_stay`` took so far, in seconds."""
-    lines = [line.split() for line in fleet.output(process).splitlines()]
-    return [float(line[1]) for line in lines if len(line) == 2 and line[0].isdigit()]
-
-
 class Remote:
     """A remote that answers 500 by chance, and keeps what it took, in order of arrival.
 
