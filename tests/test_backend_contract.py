@@ -77,7 +77,8 @@ def celery_worker():
     app = Celery("contract", broker="memory://")
     app.conf.broker_transport_options = {"polling_interval": 0.02}
     app.conf.worker_hijack_root_logger = False
-    with start_worker(app, perform_ping_check=False):
+    # The level becomes that of all loggers: it is to stay what it is.
+    with start_worker(app, perform_ping_check=False, loglevel="WARNING"):
         yield
 
 

@@ -37,9 +37,9 @@ def go_and_come(
         ("hung", wire.freeze, wire.thaw),
     ):
         cause()
-        began = len(durations(fleet, saver))
         # A script that ends does so, too.
         fleet.join(fleet.start("save", "3", fault, **through))
+        began = len(durations(fleet, saver))
         await_saves(fleet, saver, began + count)
         eventually(lambda known=spans: complaints(fleet, saver) >= len(known), 60)  # type: ignore[misc]
         spans[fault] = (began, len(durations(fleet, saver)))
