@@ -1,3 +1,5 @@
+import builtins
+import importlib
 import math
 import sys
 from pathlib import Path
@@ -1202,6 +1204,17 @@ def test_uwsgi_without_threads_is_warned_of(declare, monkeypatch):
     assert list(told()) == [Problem.UWSGI_WITHOUT_THREADS.id]
 
 
+@pytest.mark.parametrize("backend", [CELERY, TASKS])
+def test_an_engine_with_workers_is_in_order(declare, settings, monkeypatch, backend):
+    app = Celery(broker="memory://", set_as_current=False)
+    current = SimpleNamespace(_get_current_object=lambda: app)
+    monkeypatch.setattr(celery_module, "current_app", current)
+    settings.SIGNAL_DISPATCH_BACKENDS = {"default": {"BACKEND": backend}}
+    declare()
+
+    assert told() == {}
+
+
 def test_celery_without_a_broker_is_warned_of(declare, settings, monkeypatch):
     monkeypatch.setattr(celery_module, "current_app", SimpleNamespace(_get_current_object=Celery))
     settings.SIGNAL_DISPATCH_BACKENDS = {"default": {"BACKEND": CELERY}}
@@ -1229,6 +1242,28 @@ def test_a_library_that_is_not_installed_is_told_with_the_cure(
     declare()
 
     assert cure in told(Problem.BACKEND_INVALID)[0]
+
+
+@pytest.mark.parametrize(("backend", "library"), [(CELERY, "celery"), (TASKS, LIBRARY)])
+def test_a_library_that_is_broken_is_not_said_to_be_missing(
+    declare, settings, monkeypatch, backend, library
+):
+    def broken(name, *args, **kwargs):
+        if name == library:
+            raise ModuleNotFoundError("No module named 'vine'", name="vine")
+        return found(name, *args, **kwargs)
+
+    place, name = (builtins, "__import__") if library == "celery" else (importlib, "import_module")
+    found = getattr(place, name)
+    module = backend.rpartition(".")[0]
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.delattr(signal_dispatch.backends, module.rpartition(".")[2], raising=False)
+    monkeypatch.setattr(place, name, broken)
+    settings.SIGNAL_DISPATCH_BACKENDS = {"default": {"BACKEND": backend}}
+    declare()
+
+    [message] = told(Problem.BACKEND_INVALID)
+    assert "names no backend class: No module named 'vine'." in message
 
 
 def test_checks_start_no_thread_and_make_no_query(declare, django_assert_num_queries, db):

@@ -9,6 +9,7 @@ from django.db import OperationalError, transaction
 from signal_dispatch import engines, lanes, lookouts, publishing, repairs, unpublished
 from signal_dispatch.backends import backends
 from signal_dispatch.backends.published import PublishedBackend
+from signal_dispatch.backends.threaded import ThreadedBackend
 from signal_dispatch.models import Delivery
 from signal_dispatch.testing import mock_endpoint
 from tests.deliveries import delivery
@@ -236,6 +237,20 @@ def test_the_connection_to_the_engine_is_closed_when_it_is_not_used(backend, mon
     eventually(lambda: backend.closed == 1)
 
     assert backend.named == ids()
+
+
+def test_lanes_that_wait_behind_nothing_are_published(backend, monkeypatch):
+    made = delivery(lane="idle", state="waiting", available_at=None)
+    monkeypatch.setattr(lookouts, "REPAIR_SECONDS", 0)
+    backend.start()
+    eventually(lambda: backend.named == [made.pk])
+
+
+def test_a_base_publishes_nothing():
+    with pytest.raises(NotImplementedError):
+        PublishedBackend("default").publish("default", [])
+    with pytest.raises(NotImplementedError):
+        ThreadedBackend.make(backends["default"])
 
 
 def test_work_that_a_person_asked_for_is_done(backend, monkeypatch):

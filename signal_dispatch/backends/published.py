@@ -24,6 +24,7 @@ class PublishedBackend(ThreadedBackend[Publisher]):
     The rows stay the truth: a message that is lost or comes twice does no harm.
     """
 
+    made_at_start = True
     options: Mapping[str, Callable[[Any], Any]] = {
         "batch_size": readers.count,
         "sweep_seconds": readers.seconds,
