@@ -131,9 +131,8 @@ class Publisher:
 
     def _notified(self) -> bool:
         if self._thread is None and not self._stopping:
-            thread = threading.Thread(
-                target=self._run, name="signal_dispatch-publisher", daemon=True
-            )
+            name = "signal_dispatch-publisher"
+            thread = threading.Thread(target=self._run, name=name, daemon=True)
             self._thread = thread if start_thread(thread) else None
         self._work.notify()
         return self._thread is not None

@@ -1,6 +1,7 @@
 """Workers of Celery send: the processes that save publish what they committed."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from django.core import checks
@@ -82,7 +83,8 @@ class CeleryBackend(PublishedBackend):
         """Close the connection to the broker."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.release()
+            with suppress(Exception):  # whatever keeps it from a polite end, it is of no use
+                connection.release()
 
     def check(self) -> list[CheckMessage]:
         """Warn where nobody told Celery which broker to use."""
