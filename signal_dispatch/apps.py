@@ -23,6 +23,7 @@ class SignalDispatchConfig(AppConfig):
     def ready(self) -> None:
         """Find the dispatches and connect their receivers and checks."""
         from signal_dispatch import checks, repair_steps, repairs, sender, tracing
+        from signal_dispatch.backends import backends
         from signal_dispatch.receivers import wiring
         from signal_dispatch.registry import registry
 
@@ -33,6 +34,7 @@ class SignalDispatchConfig(AppConfig):
         checks.connect()
         repairs.work = repair_steps.step
         sender.network_guard = _guard_network
+        backends.load()
         request_started.connect(
             _first_request, weak=False, dispatch_uid="signal_dispatch.first_request"
         )

@@ -16,7 +16,7 @@ from signal_dispatch.hand import MAX_UNRECORDED, Hand
 from signal_dispatch.intake import Intake
 from signal_dispatch.jobs import Job
 from signal_dispatch.outbox import FIRST_EPOCH
-from signal_dispatch.outboxes import do_all, pause_after
+from signal_dispatch.outboxes import do_all, pause_after, warn_of_outbox
 from signal_dispatch.pruning import Pruner
 from signal_dispatch.records import Recorder
 from signal_dispatch.renewing import Renewer
@@ -206,14 +206,7 @@ class Bookkeeper:
         connections.close_all()
         pause = pause_after(failures, MAX_BACKOFF_SECONDS)
         # Whatever it was, this thread lives on: nobody else would take what is scheduled.
-        logger.warning(
-            "The outbox can't be reached (%s: %s); trying again in %.1f s.",
-            type(error).__name__,
-            error,
-            pause,
-            exc_info=None if isinstance(error, Error) else error,
-            extra={"action": "outbox_unavailable"},
-        )
+        warn_of_outbox(error, pause)
         self.sweeper.expect(pause)  # what was asked for may not have been looked at
         with self._hand.lock:
             self._hand.work.wait_for(lambda: self._hand.closing, pause)

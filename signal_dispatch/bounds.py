@@ -1,5 +1,8 @@
 """Heed breakers, pauses and rates in a thread that sends by itself, without a bookkeeper."""
 
+from math import inf
+from time import monotonic
+
 from signal_dispatch import bars, claims, counting, incidents
 from signal_dispatch.jobs import Place
 from signal_dispatch.models import Attempt, Delivery
@@ -14,10 +17,14 @@ _ailing: set[Place] = set()
 
 
 class Bounds:
-    """What the outbox says of its endpoints just now, and what is learned while sending."""
+    """What the outbox says of its endpoints just now, and what is learned while sending.
 
-    def __init__(self, using: str) -> None:
+    After ``until``, by ``monotonic()``, nothing is let through any more.
+    """
+
+    def __init__(self, using: str, *, until: float = inf) -> None:
         self._using = using
+        self._until = until
         standing = bars.standing(using)
         barred = standing.barred
         self._failing = set(standing.failing)
@@ -37,10 +44,16 @@ class Bounds:
         free = [kind for kind in due if kind.endpoint not in self._shut]
         return probes + claims.claim(self._using, lease, scope, limit, due=free)
 
+    def shuts(self, endpoint: str) -> bool:
+        """Say whether nothing but a probe may be sent there."""
+        return endpoint in self._shut
+
     def allow(self, delivery: Delivery) -> bool:
         """Say whether a delivery may be sent now."""
         alias = delivery.endpoint
         if alias in self._shut and delivery.pk not in self._probes:
+            return False
+        if monotonic() > self._until:
             return False
         if not rates.seconds_to_wait(alias):
             return True

@@ -27,6 +27,17 @@ class InvalidBackend(InvalidSettings):
     """An entry of ``SIGNAL_DISPATCH_BACKENDS`` can't be used."""
 
 
+class LibraryMissing(SignalDispatchError, ImportError):
+    """A backend needs a library that is not installed; ``extra`` is ours that brings it."""
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(
+            f"the library {library} is not installed: "
+            f"pip install 'django-signal-dispatch[{extra}]'",
+            name=library,
+        )
+
+
 class InvalidDispatch(SignalDispatchError, ImproperlyConfigured):
     """A dispatch can't be registered as it is declared."""
 

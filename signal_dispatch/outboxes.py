@@ -95,6 +95,18 @@ def do_all(works: Iterable[Callable[[], object]]) -> None:
         raise errors[0]
 
 
+def warn_of_outbox(error: Exception, pause: float) -> None:
+    """Warn that none can be worked on just now, and say for how long they are left alone."""
+    logger.warning(
+        "The outbox can't be reached (%s: %s); trying again in %.1f s.",
+        type(error).__name__,
+        error,
+        pause,
+        exc_info=None if isinstance(error, Error) else error,
+        extra={"action": "outbox_unavailable"},
+    )
+
+
 def pause_after(failures: int, longest: float) -> float:
     """Return how many seconds to leave a database alone after so many failures in a row."""
     # Bounded before it is raised: days of failures would be more than a float can hold.

@@ -17,6 +17,7 @@ MARIADB = {
     "USER": os.environ.get("MYSQL_USER", "root"),
     "PASSWORD": os.environ.get("MYSQL_PASSWORD", ""),
 }
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672//")
 CONNECT_SECONDS = 5
 
 

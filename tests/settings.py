@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from django import VERSION
+
 from tests.services import MARIADB, POSTGRES
 
 DATABASE = os.environ.get("DATABASE", "sqlite")
@@ -91,10 +93,14 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.admin",
+    # Django Tasks, with workers that find their tasks in the database.
+    *(["django_tasks"] if VERSION < (6, 0) else []),
+    "django_tasks_db",
     "signal_dispatch",
     "tests.shop",
     "tests.fieldzoo",
 ]
+TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend", "QUEUES": []}}
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",

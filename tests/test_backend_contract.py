@@ -1,12 +1,16 @@
 """What every backend promises, whoever sends: one suite over all of them."""
 
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
+from celery import Celery
+from celery.contrib.testing.worker import start_worker
 from django.core.management import call_command
-from django.db import transaction
+from django.db import connections, transaction
+from django_tasks_db.management.commands.db_worker import Worker
 
 from signal_dispatch import enqueue
 from signal_dispatch.backends import backends
@@ -36,9 +40,56 @@ def dispatch_worker():
     call_command("dispatch_worker", once=True, verbosity=0)
 
 
-@pytest.fixture(params=["threads", "immediate", "console", "deferred"])
+def run_tasks():
+    """Run tasks as they come, as a worker of django-tasks-db does, until nothing is due."""
+    drained = threading.Event()
+    db_worker = Worker(
+        queue_names=["*"],
+        interval=0,
+        batch=True,
+        backend_name="default",
+        startup_delay=False,
+        max_tasks=None,
+        worker_id="contract",
+        excluded_queue_names=[],
+    )
+
+    def work():
+        while not drained.is_set():
+            db_worker.run()
+            drained.wait(0.02)
+        connections.close_all()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        backends["default"].drain(10)
+    finally:
+        drained.set()
+        worker.join(10)
+
+
+@pytest.fixture(scope="module")
+def celery_worker():
+    """Run a worker of Celery in a thread, where it sees what a test declares."""
+    import signal_dispatch.backends.celery  # noqa: F401 - a worker knows the tasks that it began with
+
+    app = Celery("contract", broker="memory://")
+    app.conf.broker_transport_options = {"polling_interval": 0.02}
+    app.conf.worker_hijack_root_logger = False
+    with pytest.MonkeyPatch.context() as patch:
+        # From Django 6.1 on they ask each database, which a test may not.
+        patch.setenv("CELERY_SKIP_CHECKS", "true")
+        # The level becomes that of all loggers: it is to stay what it is.
+        with start_worker(app, perform_ping_check=False, loglevel="WARNING"):
+            yield
+
+
+@pytest.fixture(params=["threads", "immediate", "console", "deferred", "celery", "tasks"])
 def case(request, settings, receiver, declare, capsys):
     name, printed = request.param, []
+    if name == "celery":
+        request.getfixturevalue("celery_worker")
     settings.SIGNAL_DISPATCH_BACKENDS = {
         "default": {"BACKEND": f"signal_dispatch.backends.{name}.{name.title()}Backend"}
     }
@@ -52,7 +103,10 @@ def case(request, settings, receiver, declare, capsys):
         found = re.findall(r"^([A-Z]+) (orders/\S+)  \(crm at 127", "".join(printed), re.MULTILINE)
         return [(method, f"/{path}") for method, path in found]
 
-    done = {"threads": lambda: backends["default"].drain(10), "deferred": dispatch_worker}
+    def drain():
+        backends["default"].drain(10)
+
+    done = {"threads": drain, "celery": drain, "tasks": run_tasks, "deferred": dispatch_worker}
     return Case(name, done.get(name, lambda: None), shown if name == "console" else received)
 
 

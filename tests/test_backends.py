@@ -85,3 +85,30 @@ def test_one_that_can_t_be_stopped_keeps_no_other_running(settings):
     assert Stubborn.ended == ["a", "b"]
     assert backends["b"] is not made[1], "settings are read again"
     settings.SIGNAL_DISPATCH_BACKENDS = {"b": {"BACKEND": path}}
+
+
+SEE_WHAT_IS_LOADED = """
+import os, sys
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+from django.conf import settings
+settings.SIGNAL_DISPATCH_BACKENDS = {
+    "broken": {"BACKEND": "tests.nowhere.Backend"},
+    "celery": {"BACKEND": "signal_dispatch.backends.celery.CeleryBackend"},
+}
+import django
+django.setup()
+print("signal_dispatch.backends.celery" in sys.modules)
+"""
+
+
+def test_a_worker_of_another_engine_knows_its_task_as_soon_as_the_site_is_loaded():
+    done = subprocess.run(
+        [sys.executable, "-c", SEE_WHAT_IS_LOADED], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["True"], done.stderr
+
+
+def test_settings_that_can_not_be_read_keep_no_site_from_loading(settings):
+    settings.SIGNAL_DISPATCH_BACKENDS = ["threads"]
+    backends.load()
+    assert backends.made() == []

@@ -1,9 +1,12 @@
+import builtins
+import importlib
 import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from celery import Celery
 from django.contrib.auth.models import User
 from django.core.checks import Error, Info, Warning  # noqa: A004 - what these tests compare with
 from django.core.management import call_command
@@ -11,8 +14,11 @@ from django.core.management.base import SystemCheckError
 from django.db import connections, models
 from django.test.utils import isolate_apps
 
+import signal_dispatch.backends
 from signal_dispatch import Event, ModelDispatch, checks
 from signal_dispatch.backends import backends
+from signal_dispatch.backends import celery as celery_module
+from signal_dispatch.backends.tasks import LIBRARY
 from signal_dispatch.checks.problems import Problem
 from signal_dispatch.models import Delivery
 from signal_dispatch.registry import registry
@@ -37,6 +43,8 @@ PATH = "tests.tenants.endpoint_of"
 ENDPOINTS = "SIGNAL_DISPATCH_ENDPOINTS"
 BACKENDS = "SIGNAL_DISPATCH_BACKENDS"
 THREADS = "signal_dispatch.backends.threads.ThreadsBackend"
+CELERY = "signal_dispatch.backends.celery.CeleryBackend"
+TASKS = "signal_dispatch.backends.tasks.TasksBackend"
 
 
 @pytest.fixture(autouse=True)
@@ -911,6 +919,30 @@ CONFIGURED = [
     ),
     (
         Problem.BACKEND_INVALID,
+        {BACKENDS: {"default": {"BACKEND": CELERY, "OPTIONS": {"app": "tests.nowhere.app"}}}},
+        'BACKENDS["default"]["OPTIONS"] can\'t be used: app No module named \'tests.nowhere\'',
+    ),
+    (
+        Problem.TASKS_UNUSABLE,
+        {BACKENDS: {"default": {"BACKEND": TASKS, "OPTIONS": {"tasks": "slow"}}}},
+        "can't use TASKS[\"slow\"] and its queue 'default': ",
+    ),
+    *(
+        (
+            Problem.TASKS_WITHOUT_WORKERS,
+            {
+                BACKENDS: {"default": {"BACKEND": TASKS}},
+                "TASKS": {"default": {"BACKEND": f"{LIBRARY}.backends.{name}"}},
+            },
+            sentence,
+        )
+        for name, sentence in [
+            ("immediate.ImmediateBackend", "by a thread of the process that saves"),
+            ("dummy.DummyBackend", "they are never made"),
+        ]
+    ),
+    (
+        Problem.BACKEND_INVALID,
         {BACKENDS: {"default": {"BACKEND": "builtins.str"}}},
         "is 'builtins.str', no BaseBackend",
     ),
@@ -1178,6 +1210,68 @@ def test_uwsgi_without_threads_is_warned_of(declare, monkeypatch):
     assert list(told()) == [Problem.UWSGI_WITHOUT_THREADS.id]
 
 
+@pytest.mark.parametrize("backend", [CELERY, TASKS])
+def test_an_engine_with_workers_is_in_order(declare, settings, monkeypatch, backend):
+    app = Celery(broker="memory://", set_as_current=False)
+    current = SimpleNamespace(_get_current_object=lambda: app)
+    monkeypatch.setattr(celery_module, "current_app", current)
+    settings.SIGNAL_DISPATCH_BACKENDS = {"default": {"BACKEND": backend}}
+    declare()
+
+    assert told() == {}
+
+
+def test_celery_without_a_broker_is_warned_of(declare, settings, monkeypatch):
+    monkeypatch.setattr(celery_module, "current_app", SimpleNamespace(_get_current_object=Celery))
+    settings.SIGNAL_DISPATCH_BACKENDS = {"default": {"BACKEND": CELERY}}
+    declare()
+
+    assert "messages go to amqp://localhost" in told(Problem.BROKER_UNKNOWN)[0]
+
+
+@pytest.mark.parametrize(
+    ("backend", "library", "cure"),
+    [
+        (CELERY, "celery", "pip install 'django-signal-dispatch[celery]'"),
+        (TASKS, LIBRARY, "pip install 'django-signal-dispatch[tasks]'"),
+    ],
+    ids=["celery", "tasks"],
+)
+def test_a_library_that_is_not_installed_is_told_with_the_cure(
+    declare, settings, monkeypatch, backend, library, cure
+):
+    module = backend.rpartition(".")[0]
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.delattr(signal_dispatch.backends, module.rpartition(".")[2], raising=False)
+    monkeypatch.setitem(sys.modules, library, None)
+    settings.SIGNAL_DISPATCH_BACKENDS = {"default": {"BACKEND": backend}}
+    declare()
+
+    assert cure in told(Problem.BACKEND_INVALID)[0]
+
+
+@pytest.mark.parametrize(("backend", "library"), [(CELERY, "celery"), (TASKS, LIBRARY)])
+def test_a_library_that_is_broken_is_not_said_to_be_missing(
+    declare, settings, monkeypatch, backend, library
+):
+    def broken(name, *args, **kwargs):
+        if name == library:
+            raise ModuleNotFoundError("No module named 'vine'", name="vine")
+        return found(name, *args, **kwargs)
+
+    place, name = (builtins, "__import__") if library == "celery" else (importlib, "import_module")
+    found = getattr(place, name)
+    module = backend.rpartition(".")[0]
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.delattr(signal_dispatch.backends, module.rpartition(".")[2], raising=False)
+    monkeypatch.setattr(place, name, broken)
+    settings.SIGNAL_DISPATCH_BACKENDS = {"default": {"BACKEND": backend}}
+    declare()
+
+    [message] = told(Problem.BACKEND_INVALID)
+    assert "names no backend class: No module named 'vine'." in message
+
+
 def test_checks_start_no_thread_and_make_no_query(declare, django_assert_num_queries, db):
     declare()
 
@@ -1281,6 +1375,7 @@ def test_every_id_is_exercised_here():
         Problem.DELETED_AS_CHANGE,
         Problem.ENDPOINT_KEY_MISSING,
         Problem.RATE_LIBRARY_MISSING,
+        Problem.BROKER_UNKNOWN,
     }
     in_tables = {problem for problem, *_ in [*DECLARED, *CONFIGURED]}
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +16,7 @@ from signal_dispatch.backends.deferred import DeferredBackend
 from signal_dispatch.backends.immediate import InlineBackend
 from signal_dispatch.conf import settings
 from signal_dispatch.endpoints import endpoints
-from signal_dispatch.exceptions import InvalidBackend
+from signal_dispatch.exceptions import InvalidBackend, InvalidSettings, LibraryMissing
 from signal_dispatch.outboxes import do_all
 from signal_dispatch.queueing import Recorded
 
@@ -75,6 +76,18 @@ class Backends:
             if _inline_only(using):
                 return self._raising if self.under_test else self._inline
         return self[self.alias_for(endpoint)]
+
+    def load(self) -> None:
+        """Make those that workers of other engines have to know from the start.
+
+        Faulty ones are left to the checks and to whoever uses them.
+        """
+        with suppress(InvalidSettings):
+            for alias in self:
+                with suppress(InvalidSettings):
+                    if getattr(_class_of(alias), "made_at_start", False):
+                        self[alias]
+        settings.forget()  # they count from when they are first used
 
     def start(self) -> None:
         """Start the backends that the endpoints name: this process serves requests."""
@@ -138,21 +151,31 @@ def _once_committed(hint: Callable[[], None], using: str) -> None:
 
 
 def _make(alias: str) -> BaseBackend:
-    path = f'SIGNAL_DISPATCH_BACKENDS["{alias}"]'
+    backend_class = _class_of(alias)
+    try:
+        backend: BaseBackend = backend_class(alias, **settings.backends[alias].get("OPTIONS", {}))
+    except (TypeError, ValueError) as error:
+        raise InvalidBackend(f'{_path(alias)}["OPTIONS"] can\'t be used: {error}') from error
+    return backend
+
+
+def _class_of(alias: str) -> Any:
+    path = _path(alias)
     try:
         entry = settings.backends[alias]
     except KeyError as error:
         known = ", ".join(settings.backends) or "none"
         raise InvalidBackend(f"{path} does not exist. Known aliases: {known}.") from error
     try:
-        backend_class = import_string(entry["BACKEND"])
+        return import_string(entry["BACKEND"])
+    except LibraryMissing as error:
+        raise InvalidBackend(f'{path}["BACKEND"] can\'t be used: {error}') from error
     except (KeyError, ImportError) as error:
         raise InvalidBackend(f'{path}["BACKEND"] names no backend class: {error}.') from error
-    try:
-        backend: BaseBackend = backend_class(alias, **entry.get("OPTIONS", {}))
-    except (TypeError, ValueError) as error:
-        raise InvalidBackend(f'{path}["OPTIONS"] can\'t be used: {error}') from error
-    return backend
+
+
+def _path(alias: str) -> str:
+    return f'SIGNAL_DISPATCH_BACKENDS["{alias}"]'
 
 
 def _test_environment() -> bool:

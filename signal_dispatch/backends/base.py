@@ -1,7 +1,7 @@
 """What every backend can do: be told of rows, and see to it that they are sent."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from django.core.checks import CheckMessage
 
@@ -13,6 +13,9 @@ from signal_dispatch.scopes import Scope, own_scope
 
 class BaseBackend:
     """Base of the backends. ``OPTIONS`` of the settings are its keyword arguments."""
+
+    #: Is it made when the site is loaded, because workers of another engine have to know it?
+    made_at_start: ClassVar[bool] = False
 
     def __init__(self, alias: str, **options: Any) -> None:
         if options:

@@ -67,7 +67,7 @@ class Problem(StrEnum):
     ENDPOINT_KEY_MISSING = "E061"
     ATTRIBUTE_MISSPELT = "W005"
     EVENT_MISSPELT = "W006"
-    METHOD_MISSPELT = "W020"
+    METHOD_MISSPELT = "W022"
     RELATION_ONE_SIDED = "W007"
     COLLECTION_CALLED = "W008"
     DELETED_AS_CHANGE = "W009"
@@ -88,6 +88,9 @@ class Problem(StrEnum):
     # Told by the backends themselves.
     UWSGI_WITHOUT_THREADS = "W002"
     IMMEDIATE_OUTSIDE_DEBUG = "W003"
+    BROKER_UNKNOWN = "W020"
+    TASKS_WITHOUT_WORKERS = "W021"
+    TASKS_UNUSABLE = "E064"
 
     @property
     def id(self) -> str:

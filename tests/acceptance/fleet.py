@@ -9,6 +9,7 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -61,20 +62,25 @@ class Fleet:
         trace: TracebackType | None,
     ) -> None:
         for process in self._running:
-            process.kill()
+            self.kill_group(process)
             process.wait()
 
     def start(self, *what: str, crash: str = "", **environment: str) -> Process:
         """Start a process; ``crash`` arms a crash point in it."""
-        path = self._directory / f"{len(self._outputs)}-{what[0]}.txt"
         if crash:
             environment["SIGNAL_DISPATCH_CRASH"] = crash
+        return self.run("tests.acceptance.process", self._url, *what, **environment)
+
+    def run(self, module: str, *arguments: str, **environment: str) -> Process:
+        """Start a process that runs a module; with what it starts it is a group of its own."""
+        path = self._directory / f"{len(self._outputs)}-{module}.txt"
         with path.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.acceptance.process", self._url, *what],
-                env=os.environ | self._environment | environment,
+                [sys.executable, "-m", module, *arguments],
+                env=os.environ | {"SITE_URL": self._url} | self._environment | environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         self._outputs[process.pid] = path
         self._running.append(process)
@@ -92,6 +98,11 @@ class Fleet:
         """Kill a process, unless it has ended by itself."""
         process.kill()
         self.join(process)
+
+    def kill_group(self, process: Process) -> None:
+        """Kill a process and all that it started, as when its machine goes down."""
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
     def join(self, process: Process, timeout: float = 120) -> bool:
         """Wait until a process ends, well or by a kill; return whether it was killed."""

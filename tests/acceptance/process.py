@@ -5,8 +5,10 @@ command. It uses the databases of the test run that started it. Read from the en
 ``DECLARED`` (one of ``works.DECLARATIONS``), ``LEASE_SECONDS``, ``REPAIR_SECONDS`` between two
 looks for lanes that wait behind nothing, ``RETRY_SECONDS`` before each of ``ATTEMPTS``,
 ``DEADLINE`` and ``SEND_LIMIT`` of the endpoint, ``ENDPOINT`` (JSON of more of its keys),
-``MORE_ENDPOINTS`` (JSON of entries like it by alias), ``ENDPOINTS`` beside it (JSON), and
-``BACKEND``, below ``signal_dispatch.backends``.
+``MORE_ENDPOINTS`` (JSON of entries like it by alias), ``ENDPOINTS`` beside it (JSON),
+``BACKEND``, below ``signal_dispatch.backends``, and ``BACKEND_OPTIONS`` (JSON). ``BROKER`` and
+``QUEUE`` give it the Celery app of ``tests.acceptance.celery_app``; ``RQ`` and ``QUEUE`` let RQ's
+workers run its tasks, else those of django-tasks-db do.
 """
 
 import json
@@ -15,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 #: Seconds that a dead process's lease lasts here.
 LEASE_SECONDS = 4
@@ -90,9 +93,14 @@ def set_up(url: str) -> None:
         **json.loads(os.environ.get("ENDPOINTS", "{}")),
     }
     backend = os.environ.get("BACKEND", "threads.ThreadsBackend")
+    options = json.loads(os.environ.get("BACKEND_OPTIONS", "{}"))
     settings.SIGNAL_DISPATCH_BACKENDS = {
-        "default": {"BACKEND": f"signal_dispatch.backends.{backend}"}
+        "default": {"BACKEND": f"signal_dispatch.backends.{backend}", "OPTIONS": options}
     }
+    if "RQ" in os.environ:
+        use_rq(settings, os.environ["RQ"], os.environ["QUEUE"])
+    if "BROKER" in os.environ:
+        import tests.acceptance.celery_app  # noqa: F401 - as the __init__.py of a site does
     django.setup()
     from signal_dispatch import sweeping
     from tests.acceptance.works import DECLARATIONS
@@ -100,6 +108,13 @@ def set_up(url: str) -> None:
     if "REPAIR_SECONDS" in os.environ:
         sweeping.REPAIR_SECONDS = float(os.environ["REPAIR_SECONDS"])
     DECLARATIONS[os.environ.get("DECLARED", "told")]()
+
+
+def use_rq(settings: Any, url: str, queue: str) -> None:
+    """Let RQ run the tasks, through one queue of the Redis at the URL."""
+    settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "django_rq", "django_tasks_rq"]
+    settings.RQ_QUEUES = {queue: {"URL": url}}
+    settings.TASKS = {"default": {"BACKEND": "django_tasks_rq.RQBackend", "QUEUES": [queue]}}
 
 
 def delays() -> list[float]:

@@ -1,4 +1,4 @@
-"""A port that leads to a database server, and can be cut: the server is gone for one process."""
+"""A port that leads to a server, and can be cut or freeze: it is gone for one process."""
 
 import contextlib
 import socket
@@ -10,7 +10,8 @@ from typing import Self
 class Wire:
     """Forward connections from a loopback port to an address; a context manager.
 
-    ``cut()`` ends all connections and refuses new ones, ``mend()`` takes them again.
+    ``cut()`` ends all connections and refuses new ones, ``mend()`` takes them again. ``freeze()``
+    lets connections be made, and nothing through, until ``thaw()``.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -19,6 +20,8 @@ class Wire:
         self._ends: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
+        self._flows = threading.Event()
+        self._flows.set()
         self.port = 0
 
     def __enter__(self) -> Self:
@@ -42,6 +45,7 @@ class Wire:
 
     def cut(self) -> None:
         """End every connection and refuse new ones; returns when all is ended."""
+        self.thaw()
         listener, self._listener = self._listener, None
         if listener is not None:
             _end(listener)
@@ -50,6 +54,14 @@ class Wire:
                 _end(end)
         while self._threads:
             self._threads.pop().join(10)
+
+    def freeze(self) -> None:
+        """Hold back whatever comes, in both directions."""
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        """Let through what was held back, and all that comes."""
+        self._flows.set()
 
     def _accept(self, listener: socket.socket) -> None:
         with listener:
@@ -67,27 +79,27 @@ class Wire:
                 self._run(self._join, near, far)
 
     def _join(self, near: socket.socket, far: socket.socket) -> None:
-        back = self._run(_pump, far, near)
-        _pump(near, far)
+        back = self._run(self._pump, far, near)
+        self._pump(near, far)
         back.join(10)
         with self._lock:
             self._ends -= {near, far}
         near.close()
         far.close()
 
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self._flows.wait()
+                sink.sendall(data)
+        _end(source)
+        _end(sink)
+
     def _run(self, work: object, *arguments: socket.socket) -> threading.Thread:
         thread = threading.Thread(target=work, args=arguments, daemon=True)  # type: ignore[arg-type]
         thread.start()
         self._threads.append(thread)
         return thread
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            sink.sendall(data)
-    _end(source)
-    _end(sink)
 
 
 def _end(end: socket.socket) -> None:

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from django.db import connection, transaction
@@ -188,8 +189,46 @@ def save_steadily(count: str, every: str, prefix: str) -> None:
         print(f"{prefix}-{number} {time.monotonic()}", flush=True)  # noqa: T201 - read by the test
 
 
+def save_and_stay(count: str, prefix: str) -> None:
+    """Save so many new orders, and live on."""
+    for number in range(int(count)):
+        Order.objects.create(number=f"{prefix}-{number}")
+        print(number, flush=True)  # noqa: T201 - read by the test
+    _stay()
+
+
+def save_until(stop: str, prefix: str) -> None:
+    """Save new orders until there is such a file; print how long each took; live on."""
+    number = 0
+    while not Path(stop).exists():
+        time.sleep(0.02)
+        began = time.monotonic()
+        Order.objects.create(number=f"{prefix}-{number}")
+        print("took", time.monotonic() - began, flush=True)  # noqa: T201 - read by the test
+        number += 1
+    print("stopped", flush=True)  # noqa: T201 - read by the test
+    _stay()
+
+
+def _stay() -> None:
+    while True:
+        time.sleep(1)
+
+
+def publish_thrice(*ids: str) -> None:
+    """Tell the workers of an engine three times of each delivery."""
+    from signal_dispatch.backends import backends
+
+    for first in range(0, len(ids), 4):
+        for _again in range(3):
+            backends["default"].publish("default", list(map(int, ids[first : first + 4])))
+
+
 WORKS: dict[str, Callable[..., None]] = {
     "change": change,
     "live": live,
     "save_steadily": save_steadily,
+    "save_and_stay": save_and_stay,
+    "save_until": save_until,
+    "publish_thrice": publish_thrice,
 }
