@@ -8,6 +8,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from signal_dispatch.cancelling import cancel, heads, skip
+from signal_dispatch.horizons import Horizon
 from signal_dispatch.models import DeliveryQuerySet
 from signal_dispatch.repairing import may_go_back, retry
 from signal_dispatch.repointing import Target, movable, repoint
@@ -34,6 +35,8 @@ class Intervention:
     affected: Callable[[DeliveryQuerySet], DeliveryQuerySet]
     run: Callable[[DeliveryQuerySet, str, Options], int]
     is_repeatable: bool = True
+    #: Whether it is about the heads of the rows' lanes, rather than about the rows.
+    is_of_lanes: bool = False
     #: What is to be known where it takes its time, because all that match are meant.
     meanwhile: Any = ""
 
@@ -112,6 +115,7 @@ _ALL = (
         lambda rows: heads(rows).filter(is_unheld()),
         _skip,
         is_repeatable=False,
+        is_of_lanes=True,
     ),
     Intervention(
         "repoint",
@@ -127,3 +131,9 @@ _ALL = (
 )
 
 INTERVENTIONS: Mapping[str, Intervention] = {each.name: each for each in _ALL}
+
+
+def meant(intervention: Intervention, rows: DeliveryQuerySet, horizon: Horizon) -> DeliveryQuerySet:
+    """Keep the rows that were meant by whoever was asked then."""
+    rows = horizon.narrow(rows)
+    return horizon.unmoved(rows) if intervention.is_of_lanes else rows

@@ -9,7 +9,7 @@ from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.conf import settings
 from signal_dispatch.databases import own_transaction
 from signal_dispatch.horizons import Horizon
-from signal_dispatch.interventions import INTERVENTIONS, Intervention, Options
+from signal_dispatch.interventions import INTERVENTIONS, Intervention, Options, meant
 from signal_dispatch.models import Delivery, storable
 from signal_dispatch.repairs import TAKEN_SECONDS, Repair
 from signal_dispatch.selecting import Selection
@@ -92,7 +92,7 @@ def _take(using: str) -> Repair | None:
 
 def _advance(repair: Repair, intervention: Intervention, using: str) -> None:
     horizon = Horizon(repair.until_id, repair.until)
-    rows = horizon.narrow(Selection.of(repair.selection).rows(using))
+    rows = meant(intervention, Selection.of(repair.selection).rows(using), horizon)
     left = rows.filter(pk__gt=repair.last_id).order_by("pk")
     ids = list(left.values_list("pk", flat=True)[:STEP])
     chosen = Delivery.objects.using(using).filter(pk__in=ids)

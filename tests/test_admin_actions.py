@@ -44,6 +44,13 @@ def confirm(client, action, *made, query="", **data):
     return post(client, action, *made, query=query, horizon=horizon_of(asked), **data)
 
 
+def earlier(asked, action):
+    """Return the horizon of a page as if it had been shown half a minute ago."""
+    horizon = Horizon.from_text(horizon_of(asked), action, "default")
+    moment = horizon.moment - timedelta(seconds=30)
+    return dataclasses.replace(horizon, moment=moment).as_text(action, "default")
+
+
 def horizon_of(asked):
     return re.search('name="horizon" value="([^"]+)"', asked.text)[1]
 
@@ -310,7 +317,7 @@ def test_each_action_has_a_permission_of_its_own(person, action):
     before = states()
 
     assert f'value="{action}"' not in client.get(URL).text
-    post(client, action, made, horizon=Horizon.of("default").as_text())
+    post(client, action, made, horizon=Horizon.of("default").as_text(action, "default"))
     assert states() == before
     assert f'value="{action}"' in person(PERMISSIONS[action]).get(URL).text
 
@@ -431,20 +438,68 @@ def test_what_is_finished_after_the_question_is_not_meant(person, across):
     client = person("can_resend")
 
     asked = post(client, "resend", *made, select_across=across)
-    horizon = Horizon.from_text(horizon_of(asked))
-    horizon = dataclasses.replace(horizon, moment=horizon.moment - timedelta(seconds=30))
+    horizon = earlier(asked, "resend")
     Delivery.objects.filter(pk=made[1].pk).update(
         state="delivered", available_at=None, finished_at=DatabaseNow(-10)
     )
-    post(client, "resend", *made, select_across=across, horizon=horizon.as_text())
+    post(client, "resend", *made, select_across=across, horizon=horizon)
     assert [repair.expected for repair in Repair.objects.all()] == ["1"] * int(across)
     while step("default"):
         pass
 
     assert "1 of" in text_of(asked)
     assert states() == ["failed", "delivered", "pending"]
-    left = "Send again: 1 delivery. Left as they are: 1 (finished after you were asked)."
+    left = "Send again: 1 delivery. Left as they are: 1 (changed after you were asked)."
     assert (left in text_of(client.get(URL))) == (across == "0")
+
+
+@pytest.mark.parametrize("across", ["0", "1"])
+def test_a_head_that_nobody_was_asked_about_is_not_skipped(person, across):
+    head = delivery(lane="a")
+    waits = [delivery(lane="a", state="waiting", available_at=None) for _ in range(2)]
+    other = [delivery(lane="b"), delivery(lane="b", state="waiting", available_at=None)]
+    client = person("can_cancel")
+
+    asked = post(client, "skip", waits[1], other[1], select_across=across)
+    horizon = earlier(asked, "skip")
+    finished = {"state": "cancelled", "available_at": None, "finished_at": DatabaseNow(-10)}
+    Delivery.objects.filter(pk=head.pk).update(**finished)
+    Delivery.objects.filter(pk=waits[0].pk).update(state="pending", available_at=DatabaseNow())
+    post(client, "skip", waits[1], other[1], select_across=across, horizon=horizon)
+    while step("default"):
+        pass
+
+    assert states() == ["cancelled", "pending", "waiting", "cancelled", "waiting"]
+    left = "Skip what blocks the lane: 1 delivery. Left as they are: 1 (changed after you were"
+    assert (left in text_of(client.get(URL))) == (across == "0")
+
+
+@pytest.mark.parametrize("across", ["0", "1"])
+def test_a_page_that_is_confirmed_twice_does_it_once(person, across):
+    made = delivery(**FAILED, method="PUT")
+    client = person("can_resend")
+    horizon = horizon_of(post(client, "resend", made, select_across=across))
+
+    for _ in range(2):
+        post(client, "resend", made, select_across=across, horizon=horizon)
+    while step("default"):
+        pass
+
+    assert states() == ["failed", "pending"]
+    assert "confirmed before, and is not done once more" in text_of(client.get(URL))
+    confirm(client, "resend", made)
+    assert states() == ["failed", "pending", "pending"], "asked anew, it is done anew"
+
+
+def test_a_page_about_something_else_confirms_nothing(person):
+    made = delivery(**FAILED, method="PUT")
+    client = person("can_resend", "can_retry")
+    retry = horizon_of(post(client, "retry", made))
+    elsewhere = horizon_of(post(client, "resend", made, query="?using=other"))
+
+    for horizon in (retry, elsewhere):
+        assert horizon_of(post(client, "resend", made, horizon=horizon))
+    assert states() == ["failed"]
 
 
 @pytest.mark.parametrize("horizon", ["", "yes", "[1, 2]"])

@@ -17,7 +17,7 @@ from signal_dispatch import leaving
 from signal_dispatch.admin.changelist import selection_of
 from signal_dispatch.admin.target_form import TargetForm
 from signal_dispatch.horizons import Horizon
-from signal_dispatch.interventions import INTERVENTIONS, Intervention, Options
+from signal_dispatch.interventions import INTERVENTIONS, Intervention, Options, meant
 from signal_dispatch.models import Delivery, Repair
 from signal_dispatch.repair_steps import ask_for
 from signal_dispatch.selecting import Selection
@@ -25,6 +25,8 @@ from signal_dispatch.status import COUNTED, counted
 
 #: How many deliveries are named on the page that asks.
 _NAMED = 10
+#: The pages that a session confirmed, and how many of them are kept in mind.
+_CONFIRMED, _REMEMBERED = "signal_dispatch_confirmed", 20
 
 
 def is_allowed(request: Any, intervention: Intervention) -> bool:
@@ -74,18 +76,25 @@ class Asked:
     def answer(self) -> HttpResponse:
         """Ask whether it is meant; if it was confirmed, do it."""
         form = None
-        horizon = Horizon.posted(self._request.POST)
+        horizon = Horizon.posted(self._request.POST, *self._purpose)
         if self._intervention.name == "repoint":
             affected = self._intervention.affected(self._rows)
             form = TargetForm(affected, self._request.POST if horizon else None)
         if horizon is None or (form and not form.is_valid()):
             return self._ask(form)
         options = form.options() if form else {}
-        if self._across:
+        if not self._intervention.is_repeatable and not _is_first(self._request):
+            text = _("That was confirmed before, and is not done once more.")
+            self._admin.message_user(self._request, text, messages.WARNING)
+        elif self._across:
             self._have_it_done(horizon, options)
         else:
             self._do(horizon, options)
         return HttpResponseRedirect(self._back())
+
+    @property
+    def _purpose(self) -> tuple[str, str]:
+        return self._intervention.name, self._rows.db
 
     def _ask(self, form: TargetForm | None) -> HttpResponse:
         horizon = Horizon.of(self._rows.db)
@@ -103,7 +112,7 @@ class Asked:
             "affected": counted(affected[: COUNTED + 1].count()),
             "named": list(named),
             "form": form,
-            "horizon": horizon.as_text(),
+            "horizon": horizon.as_text(*self._purpose),
             "action_checkbox_name": ACTION_CHECKBOX_NAME,
             "chosen": self._request.POST.getlist(ACTION_CHECKBOX_NAME),
             "back": self._back(),
@@ -121,11 +130,11 @@ class Asked:
 
     def _do(self, horizon: Horizon, options: dict[str, str]) -> None:
         intervention, user = self._intervention, self._request.user
-        rows = horizon.narrow(self._rows)
+        rows = meant(intervention, self._rows, horizon)
         affected = list(intervention.affected(rows).defer("body", "headers"))
         left = leaving.left_alone(intervention.name, rows, affected)
         if beyond := self._rows.count() - rows.count():
-            left[_("finished after you were asked")] = beyond
+            left[_("changed after you were asked")] = beyond
         changed = intervention.run(rows, user.get_username(), options)
         if changed:
             note = str(intervention.done) % {"target": ", ".join(options.values())}
@@ -152,6 +161,17 @@ class Asked:
         self._admin.message_user(self._request, f"{text} {left}".strip(), level)
 
 
+def _is_first(request: Any) -> bool:
+    """Say whether this page was not confirmed before: by a second click, or after a step back."""
+    page = request.POST["horizon"]
+    before = request.session.get(_CONFIRMED, [])
+    if page in before:
+        return False
+    request.session[_CONFIRMED] = [*before[1 - _REMEMBERED :], page]
+    request.session.save()  # at once: the second click may come before this is done
+    return True
+
+
 def have_done(
     request: Any,
     intervention: Intervention,
@@ -161,7 +181,7 @@ def have_done(
     options: Options | None = None,
 ) -> Repair:
     """Have an intervention made in the background on all that matched; note it in the log."""
-    affected = horizon.narrow(intervention.affected(selection.rows(using)))
+    affected = intervention.affected(meant(intervention, selection.rows(using), horizon))
     repair = ask_for(
         intervention,
         selection,

@@ -140,7 +140,7 @@ class Asked:
                 "form": None,
                 "since": since,
                 "moment": local.strftime(MOMENT),
-                "horizon": horizon.as_text(),
+                "horizon": horizon.as_text("replay", self._using),
                 "affected": counted(affected[: COUNTED + 1].count()),
             }
         return self._render("endpoint_confirm", more)
@@ -183,7 +183,7 @@ class Asked:
         return self._render("endpoint_trial", more)
 
     def _replay(self, form: Any) -> HttpResponse:
-        horizon = Horizon.posted(self._request.POST)
+        horizon = Horizon.posted(self._request.POST, "replay", self._using)
         if horizon is None:
             return self._ask(DEEDS["replay"], form)
         since = form.since()
