@@ -65,3 +65,14 @@ def test_without_time_zones_it_holds_as_well(settings):
     horizon = Horizon.posted({"horizon": Horizon.of("default").as_text()})
 
     assert seen(horizon) == [was.pk]
+
+
+def test_a_lane_in_which_something_was_finished_later_has_moved():
+    stays, moves, loose = delivery(lane="a"), delivery(lane="b"), delivery()
+    delivery(**DELIVERED, lane="a", finished_at=DatabaseNow(-60))
+    horizon = Horizon.of("default")
+    for lane in ("b", ""):
+        delivery(**DELIVERED, lane=lane, finished_at=DatabaseNow(0.1))
+
+    mine = Delivery.objects.filter(pk__in=[stays.pk, moves.pk, loose.pk]).order_by("pk")
+    assert list(horizon.unmoved(mine).values_list("pk", flat=True)) == [stays.pk, loose.pk]
