@@ -82,16 +82,33 @@ def test_all_is_not_well_where_nobody_takes_something(
     assert "1 delivery" in text_of(listed)
 
 
-def test_all_is_not_well_where_a_resolver_names_an_endpoint_no_more(page, declare):
+GONE = {"error_class": "gone", "reason": "The RESOLVER names no tenant 42."}
+
+
+def test_what_waits_for_its_resolver_is_told_apart_and_nobody_is_told_to_cancel_it(page, declare):
+    """No attempt is used up: it goes out once the RESOLVER answers again."""
     declare(Order)
-    gone = {"error_class": "gone", "reason": "The RESOLVER names no tenant 42."}
-    delivery(available_at=DatabaseNow(300), **gone)
+    delivery(available_at=DatabaseNow(300), **GONE)
 
     answer = page("overview")
 
-    assert "All is well" not in text_of(answer)
-    assert "Nobody here takes 1 delivery" in text_of(answer)
-    assert f'href="{URL}?endpoint=crm"' in answer.text
+    text = text_of(answer)
+    assert "All is well" not in text
+    assert "Nobody here takes" not in text
+    assert "cancel them" not in text
+    assert "1 delivery waits for its RESOLVER" in text
+    assert "The RESOLVER names no tenant 42." in text
+    assert f'href="{URL}?state=pending&endpoint=crm"' in unescape(answer.text)
+
+
+def test_what_its_resolver_did_not_name_and_nobody_here_takes_is_counted_once(page, declare):
+    declare(Order)
+    delivery(available_at=DatabaseNow(300), endpoint="tenant:42", **GONE)
+
+    text = text_of(page("overview"))
+
+    assert "Nobody here takes 1 delivery" in text
+    assert "RESOLVER" not in text
 
 
 def test_what_is_stranded_in_another_outbox_is_linked_there(page, declare):

@@ -166,6 +166,8 @@ def test_what_waits_for_an_endpoint_that_nobody_names_is_told_with_the_reason(te
     delivery(endpoint="tenant:8", error_class="timeout", reason="Late.")
     delivery(endpoint="tenant:9", error_class="gone", environment="staging")
     delivery(endpoint="tenant")
+    delivery(endpoint="family:7", error_class="gone", reason="It left the settings.")
+    delivery(endpoint="tenant:42", error_class="gone", reason="Its class is gone.", dispatch="Old")
     finished("failed", endpoint="tenant:9", error_class="gone")
 
     found = status_of("default")
@@ -174,7 +176,7 @@ def test_what_waits_for_an_endpoint_that_nobody_names_is_told_with_the_reason(te
         Unresolved("tenant:7", "Broken.", 1),
     )
     assert Stranded("endpoint", "tenant", 1) in found.stranded, "it needs a key"
-    assert {s.name for s in found.stranded if s.because == "endpoint"} == {"tenant"}
+    assert {s.name for s in found.stranded} == {"tenant", "family:7", "Old", "staging"}
     assert tenant.asked == []
 
 
