@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy
 from signal_dispatch.conf import settings
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.registry import registry
+from signal_dispatch.selecting import ANY_UNFINISHED
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,9 @@ class Stranded:
     @property
     def filter(self) -> dict[str, str]:
         """Return what a ``Selection`` of them asks for."""
+        return {"environment": settings.environment, **self._named(), "state": ANY_UNFINISHED}
+
+    def _named(self) -> dict[str, str]:
         if self.because == "model":
             dispatch, _for, model = self.name.rpartition(_FOR)
             return {"dispatch": dispatch, "model": model}

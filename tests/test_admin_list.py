@@ -174,9 +174,11 @@ def test_the_newest_stand_first_whatever_the_address_asks(page):
 def test_filters_narrow_the_list_and_offer_what_is_known(page, declare):
     declare(Order, on=["updated", "refunded"])
     kept = delivery(state="failed", endpoint="tenant:42", error_class="odd", dispatch="shop.Old")
-    delivery()
+    waits = delivery()
 
     assert shown(page("?state=failed&endpoint=tenant:42&error_class=odd")) == [kept.pk]
+    assert shown(page("?state=unfinished")) == [waits.pk]
+    assert 'href="?state=unfinished"' in page().text
     text = text_of(page())
     for known in ("crm", "hubspot", "refunded", "shop.Told", "too_large"):
         assert known in text, known

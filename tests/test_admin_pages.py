@@ -21,7 +21,7 @@ from signal_dispatch.selecting import Selection
 from tests.deliveries import delivery
 from tests.once import ONCE
 from tests.shop.models import Order, Seat, Ticket
-from tests.test_admin_list import URL, text_of, viewer
+from tests.test_admin_list import URL, shown, text_of, viewer
 from tests.test_heartbeats import worker_process
 
 pytestmark = [pytest.mark.django_db(databases=["default", "other"]), ONCE]
@@ -55,10 +55,10 @@ def test_an_overview_of_nothing_says_that_all_is_well(page):
 @pytest.mark.parametrize(
     ("values", "query", "cure"),
     [
-        ({"environment": "green"}, "environment=green", "processes of that environment send"),
-        ({"endpoint": "erp"}, "endpoint=erp", "add or correct it"),
-        ({"dispatch": "shop.Old"}, "dispatch=shop.Old", "deploy the code that declares it"),
-        ({"model": "shop.tag"}, "dispatch=shop.Told&model=shop.tag", "register it for that"),
+        ({"environment": "green"}, "", "processes of that environment send"),
+        ({"endpoint": "erp"}, "endpoint=erp&", "add or correct it"),
+        ({"dispatch": "shop.Old"}, "dispatch=shop.Old&", "deploy the code that declares it"),
+        ({"model": "shop.tag"}, "dispatch=shop.Told&model=shop.tag&", "register it for that"),
     ],
 )
 def test_all_is_not_well_where_nobody_takes_something(
@@ -67,6 +67,7 @@ def test_all_is_not_well_where_nobody_takes_something(
     declare(Order)
     made = delivery(**values)
     delivery()
+    delivery(state="delivered", available_at=None, finished_at=DatabaseNow(-60), **values)
 
     answer = page("overview")
 
@@ -76,10 +77,9 @@ def test_all_is_not_well_where_nobody_takes_something(
     assert cure in text
     assert "choose them in the list, and cancel them; or," in text
     assert "give them to another dispatch or endpoint." in text
-    assert f'href="{URL}?{query}"' in unescape(answer.text)
-    listed = admin_client.get(f"{URL}?{query}")
-    assert f"{URL}{made.pk}/change/" in listed.text
-    assert "1 delivery" in text_of(listed)
+    query = f"?environment={values.get('environment', '')}&{query}state=unfinished"
+    assert f'href="{URL}{query}"' in unescape(answer.text)
+    assert shown(admin_client.get(f"{URL}{query}")) == [made.pk]
 
 
 GONE = {"error_class": "gone", "reason": "The RESOLVER names no tenant 42."}
@@ -116,7 +116,7 @@ def test_what_is_stranded_in_another_outbox_is_linked_there(page, declare):
     delivery(using="other", endpoint="erp")
 
     text = unescape(page("overview", "?using=other").text)
-    assert f'href="{URL}?using=other&endpoint=erp"' in text
+    assert f'href="{URL}?using=other&environment=&endpoint=erp&state=unfinished"' in text
 
 
 def test_the_overview_shows_how_the_outbox_stands(page, declare):

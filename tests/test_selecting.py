@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from signal_dispatch import selecting
 from signal_dispatch.clocks import DatabaseNow
-from signal_dispatch.models import Delivery
+from signal_dispatch.models import Delivery, State
 from signal_dispatch.selecting import Selection, recorded_since
 from tests.deliveries import delivery
 from tests.once import ONCE
@@ -33,6 +33,13 @@ def test_each_name_narrows_the_rows():
         assert found(**{name: value}) == [made]
     assert found(state="pending", endpoint="crm", environment="", model="shop.order")[0] == plain
     assert len(found()) == 8
+
+
+def test_what_is_unfinished_is_pending_or_waiting():
+    made = {state: delivery(state=state) for state in State.values}
+
+    assert found(state="unfinished") == [made["pending"], made["waiting"]]
+    assert found(state="unfinished", finished_since="2020-01-01") == []
 
 
 def test_an_object_is_meant_by_its_key_as_it_stands_in_the_table():
@@ -167,6 +174,7 @@ def test_a_selection_survives_being_written_down():
         ({"object_pk": "7", "model": "shop.order"}, []),
         ({"endpoint": "crm"}, ["endpoint"]),
         ({"state": "failed", "error_class": "dns"}, ["error_class"]),
+        ({"state": "unfinished", "endpoint": "crm"}, ["endpoint"]),
     ],
 )
 def test_it_knows_whether_an_index_leads_to_its_rows(given, passed_over):

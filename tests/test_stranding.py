@@ -37,13 +37,14 @@ def test_each_reason_has_its_cure(declare, values, because, name, advice):
     ("stranded", "selected"),
     [
         (Stranded("environment", "", 1), {"environment": ""}),
-        (Stranded("endpoint", "erp", 1), {"endpoint": "erp"}),
-        (Stranded("dispatch", "shop.Gone", 1), {"dispatch": "shop.Gone"}),
+        (Stranded("endpoint", "erp", 1), {"environment": "blue", "endpoint": "erp"}),
+        (Stranded("dispatch", "shop.Gone", 1), {"environment": "blue", "dispatch": "shop.Gone"}),
         (
             Stranded("model", "shop.Told for shop.tag", 1),
-            {"dispatch": "shop.Told", "model": "shop.tag"},
+            {"environment": "blue", "dispatch": "shop.Told", "model": "shop.tag"},
         ),
     ],
 )
-def test_the_list_finds_them(stranded, selected):
-    assert Selection.of(stranded.filter).given() == selected
+def test_the_list_finds_them_and_no_finished_ones(stranded, selected, settings):
+    settings.SIGNAL_DISPATCH_ENVIRONMENT = "blue"
+    assert Selection.of(stranded.filter).given() == selected | {"state": "unfinished"}
