@@ -77,6 +77,7 @@ class Asked:
         horizon = Horizon.posted(self._request.POST)
         if self._intervention.name == "repoint":
             affected = self._intervention.affected(self._rows)
+            affected = horizon.narrow(affected) if horizon else affected
             form = TargetForm(affected, self._request.POST if horizon else None)
         if horizon is None or (form and not form.is_valid()):
             return self._ask(form)
@@ -128,7 +129,9 @@ class Asked:
             left[_("finished after you were asked")] = beyond
         changed = intervention.run(rows, user.get_username(), options)
         if changed:
-            note = str(intervention.done) % {"target": ", ".join(options.values())}
+            # The model that they had to be of is that of the target.
+            target = ", ".join(dict.fromkeys(options.values()))
+            note = str(intervention.done) % {"target": target}
             LogEntry.objects.log_actions(user.pk, affected, CHANGE, note)
         if changed < len(affected):
             left[str(leaving.REASONS[intervention.name].late)] = len(affected) - changed
