@@ -275,6 +275,18 @@ def test_what_was_outrun_says_so(person, action, attempts):
     assert log() == []
 
 
+def test_where_not_all_were_changed_the_log_does_not_say_of_each_that_it_was(person):
+    """Which of them were is not known here."""
+    made = [delivery(**FAILED, lane=lane, attempts=1) for lane in ("a", "b", "")]
+    for lane in ("a", "b"):
+        delivery(**FAILED | {"state": "delivered"}, lane=lane)
+
+    confirm(person("can_retry"), "retry", *made)
+
+    note = "Retry now: asked for, and done to 1 of 3 deliveries."
+    assert set(log()) == {(str(each.pk), note, "ann") for each in made}
+
+
 def test_what_was_masked_says_so(person, declare):
     declare(Order, sensitive=["number"])
     json = {"headers": {"Content-Type": "application/json"}}

@@ -129,13 +129,20 @@ class Asked:
             left[_("finished after you were asked")] = beyond
         changed = intervention.run(rows, user.get_username(), options)
         if changed:
-            # The model that they had to be of is that of the target.
-            target = ", ".join(dict.fromkeys(options.values()))
-            note = str(intervention.done) % {"target": target}
+            note = self._note(changed, len(affected), options)
             LogEntry.objects.log_actions(user.pk, affected, CHANGE, note)
         if changed < len(affected):
             left[str(leaving.REASONS[intervention.name].late)] = len(affected) - changed
         self._say(changed, leaving.sentence(left))
+
+    def _note(self, changed: int, affected: int, options: dict[str, str]) -> str:
+        if changed < affected:  # and which of them were is known to nobody
+            text = _("%(label)s: asked for, and done to %(changed)d of %(affected)d deliveries.")
+            label = self._intervention.label
+            return text % {"label": label, "changed": changed, "affected": affected}
+        # The model that they had to be of is that of the target.
+        target = ", ".join(dict.fromkeys(options.values()))
+        return str(self._intervention.done) % {"target": target}
 
     def _have_it_done(self, horizon: Horizon, options: dict[str, str]) -> None:
         selection = selection_of(self._request.GET.dict())
