@@ -9,7 +9,6 @@ from django.utils import formats, timezone
 from django.utils.translation import gettext as _
 
 from signal_dispatch.clocks import SecondsFromNow
-from signal_dispatch.conf import settings
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.faring import Bar, bars_of
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
@@ -113,20 +112,10 @@ def _next_attempt(delivery: Delivery, left: float) -> str:
 
 
 def _stranded(delivery: Delivery) -> str:
-    found = stranded_because(
+    stranded = stranded_because(
         delivery.environment, delivery.endpoint, delivery.dispatch, delivery.model
     )
-    if found is None:
-        return ""
-    because, name = found
-    sentences = {
-        "environment": _("It belongs to the environment “%(name)s”, and this is “%(own)s”."),
-        "endpoint": _("No settings here name the endpoint “%(name)s”."),
-        "dispatch": _("No dispatch named “%(name)s” is registered here."),
-        "model": _("No dispatch is registered here as %(name)s."),
-    }
-    sentence = sentences[because] % {"name": name, "own": settings.environment}
-    return sentence + " " + _("It waits until a process takes it that knows better.")
+    return _("Nobody here takes it. %s") % stranded.advice if stranded else ""
 
 
 def _behind(delivery: Any, using: str) -> Wait:

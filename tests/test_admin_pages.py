@@ -53,16 +53,31 @@ def test_an_overview_of_nothing_says_that_all_is_well(page):
 
 
 @pytest.mark.parametrize(
-    ("values", "query", "cure"),
+    ("values", "query", "what", "cure"),
     [
-        ({"environment": "green"}, "", "processes of that environment send"),
-        ({"endpoint": "erp"}, "endpoint=erp&", "add or correct it"),
-        ({"dispatch": "shop.Old"}, "dispatch=shop.Old&", "deploy the code that declares it"),
-        ({"model": "shop.tag"}, "dispatch=shop.Told&model=shop.tag&", "register it for that"),
+        (
+            {"environment": "green"},
+            "",
+            "another environment green",
+            "sent by processes of that environment",
+        ),
+        ({"endpoint": "erp"}, "endpoint=erp&", "unknown endpoint erp", "add or correct it"),
+        (
+            {"dispatch": "shop.Old"},
+            "dispatch=shop.Old&",
+            "unknown dispatch shop.Old",
+            "deploy the code that declares it",
+        ),
+        (
+            {"model": "shop.tag"},
+            "dispatch=shop.Told&model=shop.tag&",
+            "dispatch not for shop.tag shop.Told",
+            "register it for that",
+        ),
     ],
 )
 def test_all_is_not_well_where_nobody_takes_something(
-    page, admin_client, declare, values, query, cure
+    page, admin_client, declare, values, query, what, cure
 ):
     declare(Order)
     made = delivery(**values)
@@ -74,6 +89,7 @@ def test_all_is_not_well_where_nobody_takes_something(
     text = text_of(answer)
     assert "All is well" not in text
     assert "Nobody here takes 1 delivery" in text
+    assert f"{what} (1) : " in text
     assert cure in text
     assert "choose them in the list, and cancel them; or," in text
     assert "give them to another dispatch or endpoint." in text

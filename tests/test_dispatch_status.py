@@ -84,7 +84,7 @@ def test_all_that_stands_is_shown_aligned(declare, settings):
         "another environment         'green'                    1",
         "unknown dispatch            'shop.Gone'                1",
         "unknown endpoint            'erp'                      1",
-        "dispatch not for the model  'shop.Told for shop.tag'   1",
+        "dispatch not for shop.tag   'shop.Told'                1",
     ):
         assert line.split() in rows
     assert any(row[:2] == ["web:7:abcd", "alive"] and row[-2:] == ["crm,", "erp"] for row in rows)
@@ -107,7 +107,7 @@ def test_of_what_nobody_here_may_take_it_says_what_to_do(declare, settings):
         "unknown dispatch 'shop.Gone'",
         "unknown endpoint 'erp'",
         "another environment 'green'",
-        "dispatch not for the model 'shop.Told for shop.tag'",
+        "dispatch not for shop.tag 'shop.Told'",
     ]
     for line, words in zip(
         advice,
@@ -183,7 +183,8 @@ def test_json_says_the_same_for_machines():
     assert other["states"]["pending"] == 1
     (stranded,) = other["stranded"]
     assert stranded.pop("advice").startswith("No dispatch has the name 'shop.Told' here:")
-    assert stranded == {"because": "dispatch", "name": "shop.Told", "deliveries": 1}
+    told = {"because": "dispatch", "name": "shop.Told", "model": "", "deliveries": 1}
+    assert stranded == told
     assert default["workers"][0]["alive"] is True
 
 

@@ -143,7 +143,7 @@ def test_what_nobody_here_may_take_is_named_with_the_reason(declare, settings):
         Stranded("endpoint", "erp", 2),
         Stranded("environment", "old", 1),
         Stranded("environment", "production", 2),
-        Stranded("model", "shop.Told for shop.customer", 1),
+        Stranded("model", "shop.Told", 1, "shop.customer"),
     )
     assert status_of("default").stranded == expected
 

@@ -26,12 +26,6 @@ from signal_dispatch.status import Status, counted, status_of
 
 #: How many repairs are shown, the newest first.
 SHOWN_REPAIRS = 10
-_BECAUSE = {
-    "environment": gettext_lazy("environment"),
-    "endpoint": gettext_lazy("endpoint"),
-    "dispatch": gettext_lazy("dispatch"),
-    "model": gettext_lazy("dispatch"),
-}
 
 
 class Overview(Page):
@@ -103,7 +97,7 @@ def _left_alone(status: Status, using: str) -> dict[str, Any]:
     shown = [
         {
             "number": each.deliveries,
-            "what": f"{_BECAUSE[each.because]} {each.name or unnamed}",
+            "what": f"{each.kind} {each.name or unnamed}",
             "why": each.advice,
             "query": outboxes.query_for(using, **each.filter),
         }
