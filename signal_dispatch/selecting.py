@@ -77,8 +77,7 @@ class Selection:
 
     def told(self) -> dict[str, str]:
         """Return what is asked for by the names that a person sees."""
-        searched = _("search")
-        return {searched if name == "q" else name: text for name, text in self.given().items()}
+        return {_in_words(name): text for name, text in self.given().items()}
 
     def parted(self) -> tuple[Self, dict[str, str]]:
         """Part what an index leads to, in the order of ids, from what rows are passed over for.
@@ -124,6 +123,19 @@ class Selection:
         if self.object_pk is not None:
             equal["object_pk"] = key_from_text(self.object_pk)
         return equal
+
+
+def _in_words(name: str) -> str:
+    words = {
+        "since": _("recorded since"),
+        "until": _("recorded until"),
+        "finished_since": _("finished since"),
+        "q": _("search"),
+    }
+    if name in words:
+        return words[name]
+    field: Any = Delivery._meta.get_field(name)
+    return str(field.verbose_name)
 
 
 def is_unheld() -> Q:

@@ -1,5 +1,6 @@
 """Which rows a selection means, and that a long job can carry it along."""
 
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -224,6 +225,23 @@ def test_without_time_zones_moments_are_as_they_are_written(settings):
 
 @ONCE
 def test_what_is_asked_for_is_told_by_the_names_that_a_person_sees():
-    selection = Selection.of({"q": "shop.order:7", "endpoint": "crm"})
+    given = {"q": "shop.order:7", "endpoint": "crm", "error_class": "dns", "object_pk": "7"}
+    times = {"since": "2026-03-10", "until": "2026-03-11", "finished_since": "2026-03-12"}
 
-    assert selection.told() == {"endpoint": "crm", "search": "shop.order:7"}
+    assert Selection.of(given | times).told() == {
+        "endpoint": "crm",
+        "error class": "dns",
+        "object": "7",
+        "recorded since": "2026-03-10",
+        "recorded until": "2026-03-11",
+        "finished since": "2026-03-12",
+        "search": "shop.order:7",
+    }
+
+
+@ONCE
+def test_whatever_may_be_asked_for_has_a_name_for_people():
+    names = [field.name for field in fields(Selection)]
+    given = dict.fromkeys(names, "7") | dict.fromkeys(selecting._TIMES, "2026-03-10")
+
+    assert len(Selection.of(given).told()) == len(names)
