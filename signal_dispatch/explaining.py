@@ -13,9 +13,8 @@ from signal_dispatch.endpoints import endpoints
 from signal_dispatch.faring import Bar, bars_of
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
 from signal_dispatch.registry import registry
+from signal_dispatch.spans import span
 from signal_dispatch.stranding import stranded_because
-
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +84,8 @@ def why_barred(bar: Bar) -> str:
 def _paused(bar: Bar) -> str:
     values = {"by": bar.by, "time": clock(bar.since_in), "reason": bar.reason}
     if bar.reason:
-        return _("Its endpoint is paused by %(by)s since %(time)s: %(reason)s") % values
-    return _("Its endpoint is paused by %(by)s since %(time)s.") % values
+        return _("Its endpoint has been paused by %(by)s since %(time)s: %(reason)s") % values
+    return _("Its endpoint has been paused by %(by)s since %(time)s.") % values
 
 
 def _broken(bar: Bar) -> str:
@@ -148,19 +147,6 @@ def attempts_of(delivery: Delivery) -> int | None:
 def short_holder(name: str) -> str:
     """Return host and pid of a process, without the word that tells reused pids apart."""
     return name.rpartition(":")[0] or name
-
-
-def span(seconds: float) -> str:
-    """Write so many seconds in one or two units that a person takes in at a glance."""
-    whole = max(0, round(seconds))
-    if whole < _MINUTE:
-        return _("%d s") % whole
-    if whole < _HOUR:
-        return _("%d min") % (whole // _MINUTE)
-    if whole < _DAY:
-        hours, minutes = whole // _HOUR, whole % _HOUR // _MINUTE
-        return _("%(hours)d h %(minutes)d min") % {"hours": hours, "minutes": minutes}
-    return _("%(days)d d %(hours)d h") % {"days": whole // _DAY, "hours": whole % _DAY // _HOUR}
 
 
 def clock(seconds: float) -> str:

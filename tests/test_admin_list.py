@@ -89,7 +89,7 @@ def test_a_row_says_what_was_sent_where_and_how_it_stands(page, declare):
         (
             lambda: pausing.pause("crm", by="ann", reason="a <b>house</b>"),
             "paused",
-            r"Its endpoint is paused by ann since [^<]*: a &lt;b&gt;house&lt;/b&gt;",
+            r"Its endpoint has been paused by ann since [^<]*: a &lt;b&gt;house&lt;/b&gt;",
         ),
         (
             lambda: bars.open_breaker("default", "crm", Breaker(), attempts=10, failed=10),

@@ -277,8 +277,16 @@ def pauses(**endpoints):
             Limits(),
             pauses(crm=(86401, 5)),
             [
-                "The endpoint 'crm' has been paused for 86401 s (limit 86400), and 5 deliveries "
+                "The endpoint 'crm' has been paused for 1 d 0 h (limit 1 d 0 h), and 5 deliveries "
                 "wait for it."
+            ],
+        ),
+        (
+            Limits(max_pause=90),
+            pauses(crm=(190, 1)),
+            [
+                "The endpoint 'crm' has been paused for 3 min (limit 1 min), and 1 delivery waits "
+                "for it."
             ],
         ),
         (Limits(max_pause=None), pauses(crm=(86401, 5)), []),
@@ -344,7 +352,7 @@ def test_of_tenants_no_more_is_told_than_the_name_of_their_entry():
     found = pauses(**{"tenant:1": (90000, 2), "tenant:2": (99000, 3), "tenant:3": (99999, 0)})
 
     assert Limits().problems(found, named=lambda alias: alias.partition(":")[0]) == [
-        "The endpoint 'tenant' has been paused for 99000 s (limit 86400), and 5 deliveries wait "
+        "The endpoint 'tenant' has been paused for 1 d 3 h (limit 1 d 0 h), and 5 deliveries wait "
         "for it."
     ]
 
