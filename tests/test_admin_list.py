@@ -3,10 +3,12 @@
 import re
 from datetime import timedelta
 from html import unescape
+from pathlib import Path
 
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Permission, User
+from django.contrib.staticfiles.finders import find
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -113,6 +115,7 @@ def test_what_waits_says_that_its_endpoint_is_barred(page, declare, settings, ba
 
     shown = f'in 4 min</time>, <span class="sd-barred" title="{sentence}">{said}</span>'
     assert len(re.findall(shown, answer.text)) == 1
+    assert ".sd-barred {" in Path(find("signal_dispatch/admin.css")).read_text()
 
 
 @ONCE
