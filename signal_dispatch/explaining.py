@@ -9,14 +9,12 @@ from django.utils import formats, timezone
 from django.utils.translation import gettext as _
 
 from signal_dispatch.clocks import SecondsFromNow
-from signal_dispatch.conf import settings
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.faring import Bar, bars_of
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
 from signal_dispatch.registry import registry
+from signal_dispatch.spans import span
 from signal_dispatch.stranding import stranded_because
-
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +84,8 @@ def why_barred(bar: Bar) -> str:
 def _paused(bar: Bar) -> str:
     values = {"by": bar.by, "time": clock(bar.since_in), "reason": bar.reason}
     if bar.reason:
-        return _("Its endpoint is paused by %(by)s since %(time)s: %(reason)s") % values
-    return _("Its endpoint is paused by %(by)s since %(time)s.") % values
+        return _("Its endpoint has been paused by %(by)s since %(time)s: %(reason)s") % values
+    return _("Its endpoint has been paused by %(by)s since %(time)s.") % values
 
 
 def _broken(bar: Bar) -> str:
@@ -113,20 +111,10 @@ def _next_attempt(delivery: Delivery, left: float) -> str:
 
 
 def _stranded(delivery: Delivery) -> str:
-    found = stranded_because(
+    stranded = stranded_because(
         delivery.environment, delivery.endpoint, delivery.dispatch, delivery.model
     )
-    if found is None:
-        return ""
-    because, name = found
-    sentences = {
-        "environment": _("It belongs to the environment “%(name)s”, and this is “%(own)s”."),
-        "endpoint": _("No settings here name the endpoint “%(name)s”."),
-        "dispatch": _("No dispatch named “%(name)s” is registered here."),
-        "model": _("No dispatch is registered here as %(name)s."),
-    }
-    sentence = sentences[because] % {"name": name, "own": settings.environment}
-    return sentence + " " + _("It waits until a process takes it that knows better.")
+    return _("Nobody here takes it. %s") % stranded.advice if stranded else ""
 
 
 def _behind(delivery: Any, using: str) -> Wait:
@@ -159,19 +147,6 @@ def attempts_of(delivery: Delivery) -> int | None:
 def short_holder(name: str) -> str:
     """Return host and pid of a process, without the word that tells reused pids apart."""
     return name.rpartition(":")[0] or name
-
-
-def span(seconds: float) -> str:
-    """Write so many seconds in one or two units that a person takes in at a glance."""
-    whole = max(0, round(seconds))
-    if whole < _MINUTE:
-        return _("%d s") % whole
-    if whole < _HOUR:
-        return _("%d min") % (whole // _MINUTE)
-    if whole < _DAY:
-        hours, minutes = whole // _HOUR, whole % _HOUR // _MINUTE
-        return _("%(hours)d h %(minutes)d min") % {"hours": hours, "minutes": minutes}
-    return _("%(days)d d %(hours)d h") % {"days": whole // _DAY, "hours": whole % _DAY // _HOUR}
 
 
 def clock(seconds: float) -> str:

@@ -60,8 +60,8 @@ class Horizon:
 
         Who is asked about what failed does not mean what is delivered a moment later.
         """
-        was_finished = Q(finished_at__isnull=True) | Q(finished_at__lte=StoredMoment(self.moment))
-        return rows.filter(was_finished, pk__lte=self.newest)
+        stood_then = Q(finished_at__isnull=True) | Q(finished_at__lte=StoredMoment(self.moment))
+        return rows.filter(stood_then, pk__lte=self.newest)
 
 
 def _salt(purpose: Iterable[str]) -> str:

@@ -9,11 +9,10 @@ from django.db.models import Case, IntegerField, Q, Value, When
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import UNFINISHED, Delivery, DeliveryQuerySet, State
+from signal_dispatch.selecting import is_unheld
 
-_HELD = Q(state=State.PENDING, available_at__gt=DatabaseNow()) & ~Q(held_by="")
-_IN_HAND = (_HELD, gettext_lazy("in the hand of a sender"))
+_IN_HAND = (Q(state__in=UNFINISHED) & ~is_unheld(), gettext_lazy("in the hand of a sender"))
 _NOT_FINISHED = (Q(state__in=UNFINISHED), gettext_lazy("not finished"))
 _FINISHED = (~Q(state__in=UNFINISHED), gettext_lazy("finished"))
 _DELIVERED = (Q(state=State.DELIVERED), gettext_lazy("delivered"))

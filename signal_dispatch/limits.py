@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from signal_dispatch.barred import Barred
+from signal_dispatch.spans import span
 from signal_dispatch.status import Status, counted
 
 
@@ -47,17 +49,18 @@ class Limits:
             lasts = each.seconds_left is None and each.since_seconds_ago > self.max_pause
             if lasts and each.deliveries:
                 paused.setdefault(named(each.endpoint), []).append(each)
-        sentence = _(
-            "The endpoint %(endpoint)r has been paused for %(age)s s (limit %(limit)s), and "
-            "%(number)s deliveries wait for it."
-        )
-        return [
-            sentence
-            % {
-                "endpoint": name,
-                "age": f"{max(each.since_seconds_ago for each in those):.0f}",
-                "limit": f"{self.max_pause:g}",
-                "number": str(sum(each.deliveries for each in those)),
-            }
-            for name, those in paused.items()
-        ]
+        return [_forgotten(name, those, self.max_pause) for name, those in paused.items()]
+
+
+def _forgotten(endpoint: str, paused: list[Barred], limit: float) -> str:
+    number = sum(each.deliveries for each in paused)
+    sentence = ngettext(
+        "The endpoint %(endpoint)r has been paused for %(age)s (limit %(limit)s), and "
+        "%(number)d delivery waits for it.",
+        "The endpoint %(endpoint)r has been paused for %(age)s (limit %(limit)s), and "
+        "%(number)d deliveries wait for it.",
+        number,
+    )
+    age = max(each.since_seconds_ago for each in paused)
+    told = {"endpoint": endpoint, "age": span(age), "limit": span(limit), "number": number}
+    return sentence % told

@@ -8,10 +8,14 @@ from django.db.models import Manager, Model, QuerySet
 
 from signal_dispatch import bulk
 from signal_dispatch.databases import alias_for_writing, joined_transaction
+from signal_dispatch.declarations import ModelDispatch
+from signal_dispatch.events import Event
 
 logger = logging.getLogger("signal_dispatch")
 
 ModelT = TypeVar("ModelT", bound=Model)
+# Deletes in bulk are heard whatever the manager, and events of one's own come from no manager.
+_WRITTEN_IN_BULK = {Event.CREATED, Event.UPDATED}
 
 
 class DispatchQuerySet(QuerySet[ModelT]):
@@ -101,9 +105,14 @@ class DispatchManager(_Base[ModelT]):
     """A manager whose bulk operations record deliveries: ``objects = DispatchManager()``."""
 
 
-def without_bulk(model: type[Model]) -> list[str]:
-    """Return the names of the model's managers whose bulk operations make no call."""
-    managers: Iterable[Any] = model._meta.managers
+def silent_managers(dispatch: ModelDispatch[Any]) -> list[str]:
+    """Return the names of the model's managers whose bulk operations make no call of a dispatch.
+
+    None where it would hear of none of them anyway.
+    """
+    if _WRITTEN_IN_BULK.isdisjoint(dispatch.events):
+        return []
+    managers: Iterable[Any] = dispatch.model._meta.managers
     return [manager.name for manager in managers if not _records(manager)]
 
 

@@ -13,10 +13,10 @@ from signal_dispatch.conf import settings
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.drafts import uses_remote_id
 from signal_dispatch.endpoints import endpoints
+from signal_dispatch.managers import silent_managers
 from signal_dispatch.models import Delivery, State
 from signal_dispatch.registry import registry
 from signal_dispatch.status import COUNTED, unfinished_groups
-from signal_dispatch.unheard import silent_managers
 
 #: How many of the newest deliveries are looked at for the last one of each dispatch.
 LOOKED_AT = 10_000

@@ -23,13 +23,15 @@ BATCH = 500
 class Target:
     """Whom deliveries are given to; empty names leave what is there.
 
-    ``dispatch`` and ``model`` go together, as a registered dispatch has them. Raises
+    ``dispatch`` and ``model`` go together, as a registered dispatch has them; ``only_of`` is the
+    model whose deliveries are given to it, where those of others are not meant. Raises
     ``ValueError`` for a pair that is none, and where nothing is named.
     """
 
     endpoint: str = ""
     dispatch: str = ""
     model: str = ""
+    only_of: str = ""
 
     def __post_init__(self) -> None:
         if not (self.endpoint or self.dispatch):
@@ -50,6 +52,8 @@ def repoint(rows: DeliveryQuerySet, target: Target) -> int:
     new lane, and waits there until what is before it is finished.
     """
     using = alias_for_writing(rows)
+    if target.only_of:
+        rows = rows.filter(model=target.only_of)
     ids = sorted(rows.values_list("pk", flat=True))
     batches = (ids[i : i + BATCH] for i in range(0, len(ids), BATCH))
     return sum(_repoint(batch, target, using) for batch in batches)

@@ -18,6 +18,8 @@ from signal_dispatch.keys import key_as_text, key_from_text
 from signal_dispatch.models import UNFINISHED, Delivery, DeliveryQuerySet, State, storable
 from signal_dispatch.outbox import quoted_table
 
+#: What may stand for a state: whichever of ``UNFINISHED`` it is.
+ANY_UNFINISHED = "unfinished"
 #: Ids are given out in the order of ``created_at`` but for what is recorded at the same moment.
 _DISORDER = 1000
 _TIMES = ("since", "until", "finished_since")
@@ -28,10 +30,11 @@ _LONGEST_ID = 19  # digits; what has as many may be more than a column holds
 class Selection:
     """Which deliveries are meant; ``None`` asks for nothing.
 
-    ``object_pk`` is JSON text, as in the table. ``since`` and ``until`` are about when they were
-    recorded: days, both included, or moments (ISO 8601), of the current time zone unless they
-    name one. ``finished_since`` is the same about when they were finished. ``q`` is what a person
-    typed: a uid, a number, an object's key, or ``shop.order:7``.
+    ``state`` may be ``unfinished``, too: pending or waiting. ``object_pk`` is JSON text, as in the
+    table. ``since`` and ``until`` are about when they were recorded: days, both included, or
+    moments (ISO 8601), of the current time zone unless they name one. ``finished_since`` is the
+    same about when they were finished. ``q`` is what a person typed: a uid, a number, an object's
+    key, or ``shop.order:7``.
     """
 
     state: str | None = None
@@ -74,8 +77,7 @@ class Selection:
 
     def told(self) -> dict[str, str]:
         """Return what is asked for by the names that a person sees."""
-        searched = _("search")
-        return {searched if name == "q" else name: text for name, text in self.given().items()}
+        return {_in_words(name): text for name, text in self.given().items()}
 
     def parted(self) -> tuple[Self, dict[str, str]]:
         """Part what an index leads to, in the order of ids, from what rows are passed over for.
@@ -115,9 +117,25 @@ class Selection:
         equal: dict[str, Any] = self.given()
         for name in ("q", *_TIMES):
             equal.pop(name, None)
+        if self.state == ANY_UNFINISHED:
+            del equal["state"]
+            equal["state__in"] = UNFINISHED  # named, so that the index on them answers
         if self.object_pk is not None:
             equal["object_pk"] = key_from_text(self.object_pk)
         return equal
+
+
+def _in_words(name: str) -> str:
+    words = {
+        "since": _("recorded since"),
+        "until": _("recorded until"),
+        "finished_since": _("finished since"),
+        "q": _("search"),
+    }
+    if name in words:
+        return words[name]
+    field: Any = Delivery._meta.get_field(name)
+    return str(field.verbose_name)
 
 
 def is_unheld() -> Q:

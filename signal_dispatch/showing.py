@@ -7,8 +7,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from signal_dispatch.explaining import span
 from signal_dispatch.models import State
+from signal_dispatch.spans import span
 
 # Told by the shape as well as by the colour.
 _SHAPES = {

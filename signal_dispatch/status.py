@@ -1,5 +1,6 @@
 """Say how an outbox stands: what is due, held, stranded, failed, and which workers live."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from signal_dispatch.conf import settings
 from signal_dispatch.exceptions import EndpointUnresolved
 from signal_dispatch.heartbeats import DEAD_SECONDS
 from signal_dispatch.models import UNFINISHED, Delivery, EndpointState, State, WorkerProcess
-from signal_dispatch.stranding import Stranded, stranded_in
+from signal_dispatch.stranding import Stranded, stranded_because, stranded_in
 
 #: Finished deliveries are counted up to here; one more means "more than that".
 COUNTED = 10_000
@@ -52,7 +53,10 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Unresolved:
-    """An endpoint that its RESOLVER did not name when it was asked last, and what waits for it."""
+    """An endpoint that its RESOLVER did not name when it was asked last, and what waits for it.
+
+    What is stranded is not counted: nobody here asks for it again.
+    """
 
     endpoint: str
     reason: str
@@ -210,10 +214,14 @@ def _unresolved(using: str) -> Iterator[Unresolved]:
         environment=settings.environment,
         error_class__in=EndpointUnresolved.CLASSES,
     )
-    for row in (
-        rows.order_by("endpoint").values("endpoint").annotate(n=Count("id"), why=Max("reason"))
-    ):
-        yield Unresolved(row["endpoint"], row["why"], row["n"])
+    names = ("environment", "endpoint", "dispatch", "model")
+    groups: Any = rows.order_by("endpoint").values_list(*names)
+    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for *who, number, reason in groups.annotate(n=Count("id"), why=Max("reason")):
+        if stranded_because(*who) is None:
+            found[who[1]].append((number, reason))
+    for endpoint, told in found.items():
+        yield Unresolved(endpoint, max(why for _n, why in told), sum(n for n, _why in told))
 
 
 def _workers(using: str) -> Iterator[Worker]:

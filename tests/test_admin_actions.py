@@ -194,6 +194,34 @@ def test_repoint_to_another_endpoint_or_within_a_model_warns_of_nothing(person, 
     ]
 
 
+def test_another_model_among_more_than_are_looked_at_is_left_as_it_is(person, declare, monkeypatch):
+    """Nobody reads through all that match while somebody waits for a page."""
+    declare(Order)
+    monkeypatch.setattr("signal_dispatch.admin.target_form.COUNTED", 2)
+    for model in ("shop.oldticket", "shop.order", "shop.order"):
+        delivery(model=model, dispatch="shop.Old")
+    chosen = {"dispatch": "shop.Told\x1fshop.order", "select_across": "1"}
+
+    assert confirm(person("can_repoint"), "repoint", delivery(), **chosen).status_code == 302
+    while step("default"):
+        pass
+
+    rows = Delivery.objects.order_by("pk").values_list("dispatch", "model")
+    assert list(rows) == [("shop.Old", "shop.oldticket")] + [("shop.Told", "shop.order")] * 3
+
+
+def test_what_is_recorded_after_the_question_is_no_reason_to_refuse(person, declare):
+    declare(Order)
+    made = delivery(dispatch="shop.Old")
+    client = person("can_repoint")
+    chosen = {"dispatch": "shop.Told\x1fshop.order", "select_across": "1"}
+
+    horizon = horizon_of(post(client, "repoint", made, **chosen))
+    delivery(model="shop.oldticket", dispatch="shop.Old")
+
+    assert post(client, "repoint", made, horizon=horizon, **chosen).status_code == 302
+
+
 HELD = {"held_by": "alive", "available_at": DatabaseNow(60)}
 IN_HAND, DONE = "in the hand of a sender", "finished"
 LATER = "the remote has a later state, or is about to get it"
@@ -252,6 +280,18 @@ def test_what_was_outrun_says_so(person, action, attempts):
 
     assert f"nothing was changed. Left as they are: 1 ({LATER})." in text_of(client.get(URL))
     assert log() == []
+
+
+def test_where_not_all_were_changed_the_log_does_not_say_of_each_that_it_was(person):
+    """Which of them were is not known here."""
+    made = [delivery(**FAILED, lane=lane, attempts=1) for lane in ("a", "b", "")]
+    for lane in ("a", "b"):
+        delivery(**FAILED | {"state": "delivered"}, lane=lane)
+
+    confirm(person("can_retry"), "retry", *made)
+
+    note = "Retry now: asked for, and done to 1 of 3 deliveries."
+    assert set(log()) == {(str(each.pk), note, "ann") for each in made}
 
 
 def test_what_was_masked_says_so(person, declare):

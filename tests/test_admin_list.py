@@ -3,10 +3,12 @@
 import re
 from datetime import timedelta
 from html import unescape
+from pathlib import Path
 
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Permission, User
+from django.contrib.staticfiles.finders import find
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -89,7 +91,7 @@ def test_a_row_says_what_was_sent_where_and_how_it_stands(page, declare):
         (
             lambda: pausing.pause("crm", by="ann", reason="a <b>house</b>"),
             "paused",
-            r"Its endpoint is paused by ann since [^<]*: a &lt;b&gt;house&lt;/b&gt;",
+            r"Its endpoint has been paused by ann since [^<]*: a &lt;b&gt;house&lt;/b&gt;",
         ),
         (
             lambda: bars.open_breaker("default", "crm", Breaker(), attempts=10, failed=10),
@@ -113,6 +115,7 @@ def test_what_waits_says_that_its_endpoint_is_barred(page, declare, settings, ba
 
     shown = f'in 4 min</time>, <span class="sd-barred" title="{sentence}">{said}</span>'
     assert len(re.findall(shown, answer.text)) == 1
+    assert ".sd-barred {" in Path(find("signal_dispatch/admin.css")).read_text()
 
 
 @ONCE
@@ -174,9 +177,11 @@ def test_the_newest_stand_first_whatever_the_address_asks(page):
 def test_filters_narrow_the_list_and_offer_what_is_known(page, declare):
     declare(Order, on=["updated", "refunded"])
     kept = delivery(state="failed", endpoint="tenant:42", error_class="odd", dispatch="shop.Old")
-    delivery()
+    waits = delivery()
 
     assert shown(page("?state=failed&endpoint=tenant:42&error_class=odd")) == [kept.pk]
+    assert shown(page("?state=unfinished")) == [waits.pk]
+    assert 'href="?state=unfinished"' in page().text
     text = text_of(page())
     for known in ("crm", "hubspot", "refunded", "shop.Told", "too_large"):
         assert known in text, known

@@ -21,7 +21,7 @@ from signal_dispatch.selecting import Selection
 from tests.deliveries import delivery
 from tests.once import ONCE
 from tests.shop.models import Order, Seat, Ticket
-from tests.test_admin_list import URL, text_of, viewer
+from tests.test_admin_list import URL, shown, text_of, viewer
 from tests.test_heartbeats import worker_process
 
 pytestmark = [pytest.mark.django_db(databases=["default", "other"]), ONCE]
@@ -53,45 +53,78 @@ def test_an_overview_of_nothing_says_that_all_is_well(page):
 
 
 @pytest.mark.parametrize(
-    ("values", "query", "cure"),
+    ("values", "query", "what", "cure"),
     [
-        ({"environment": "green"}, "environment=green", "processes of that environment send"),
-        ({"endpoint": "erp"}, "endpoint=erp", "add or correct it"),
-        ({"dispatch": "shop.Old"}, "dispatch=shop.Old", "deploy the code that declares it"),
-        ({"model": "shop.tag"}, "dispatch=shop.Told&model=shop.tag", "register it for that"),
+        (
+            {"environment": "green"},
+            "",
+            "another environment green",
+            "sent by processes of that environment",
+        ),
+        ({"endpoint": "erp"}, "endpoint=erp&", "unknown endpoint erp", "add or correct it"),
+        (
+            {"dispatch": "shop.Old"},
+            "dispatch=shop.Old&",
+            "unknown dispatch shop.Old",
+            "deploy the code that declares it",
+        ),
+        (
+            {"model": "shop.tag"},
+            "dispatch=shop.Told&model=shop.tag&",
+            "dispatch not for shop.tag shop.Told",
+            "register it for that",
+        ),
     ],
 )
 def test_all_is_not_well_where_nobody_takes_something(
-    page, admin_client, declare, values, query, cure
+    page, admin_client, declare, values, query, what, cure
 ):
     declare(Order)
     made = delivery(**values)
     delivery()
+    delivery(state="delivered", available_at=None, finished_at=DatabaseNow(-60), **values)
 
     answer = page("overview")
 
     text = text_of(answer)
     assert "All is well" not in text
     assert "Nobody here takes 1 delivery" in text
+    assert f"{what} (1) : " in text
     assert cure in text
     assert "choose them in the list, and cancel them; or," in text
     assert "give them to another dispatch or endpoint." in text
-    assert f'href="{URL}?{query}"' in unescape(answer.text)
-    listed = admin_client.get(f"{URL}?{query}")
-    assert f"{URL}{made.pk}/change/" in listed.text
-    assert "1 delivery" in text_of(listed)
+    query = f"?environment={values.get('environment', '')}&{query}state=unfinished"
+    assert f'href="{URL}{query}"' in unescape(answer.text)
+    assert shown(admin_client.get(f"{URL}{query}")) == [made.pk]
 
 
-def test_all_is_not_well_where_a_resolver_names_an_endpoint_no_more(page, declare):
+GONE = {"error_class": "gone", "reason": "The RESOLVER names no tenant 42."}
+
+
+def test_what_waits_for_its_resolver_is_told_apart_and_nobody_is_told_to_cancel_it(page, declare):
+    """No attempt is used up: it goes out once the RESOLVER answers again."""
     declare(Order)
-    gone = {"error_class": "gone", "reason": "The RESOLVER names no tenant 42."}
-    delivery(available_at=DatabaseNow(300), **gone)
+    delivery(available_at=DatabaseNow(300), **GONE)
 
     answer = page("overview")
 
-    assert "All is well" not in text_of(answer)
-    assert "Nobody here takes 1 delivery" in text_of(answer)
-    assert f'href="{URL}?endpoint=crm"' in answer.text
+    text = text_of(answer)
+    assert "All is well" not in text
+    assert "Nobody here takes" not in text
+    assert "cancel them" not in text
+    assert "1 delivery waits for its RESOLVER" in text
+    assert "The RESOLVER names no tenant 42." in text
+    assert f'href="{URL}?state=pending&endpoint=crm"' in unescape(answer.text)
+
+
+def test_what_its_resolver_did_not_name_and_nobody_here_takes_is_counted_once(page, declare):
+    declare(Order)
+    delivery(available_at=DatabaseNow(300), endpoint="tenant:42", **GONE)
+
+    text = text_of(page("overview"))
+
+    assert "Nobody here takes 1 delivery" in text
+    assert "RESOLVER" not in text
 
 
 def test_what_is_stranded_in_another_outbox_is_linked_there(page, declare):
@@ -99,7 +132,7 @@ def test_what_is_stranded_in_another_outbox_is_linked_there(page, declare):
     delivery(using="other", endpoint="erp")
 
     text = unescape(page("overview", "?using=other").text)
-    assert f'href="{URL}?using=other&endpoint=erp"' in text
+    assert f'href="{URL}?using=other&environment=&endpoint=erp&state=unfinished"' in text
 
 
 def test_the_overview_shows_how_the_outbox_stands(page, declare):

@@ -11,11 +11,13 @@ from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import Event, ModelDispatch, bulk, suppressed
 from signal_dispatch.backends import backends
-from signal_dispatch.managers import DispatchManager, DispatchQuerySet
+from signal_dispatch.managers import DispatchManager, DispatchQuerySet, silent_managers
 from signal_dispatch.models import Delivery
+from signal_dispatch.registry import registry
 from tests.deliveries import delivery
+from tests.once import ONCE
 from tests.settings import DATABASE
-from tests.shop.models import Customer, SeasonTicket, Ticket, TicketProxy
+from tests.shop.models import Customer, Order, SeasonTicket, Ticket, TicketProxy
 
 pytestmark = pytest.mark.django_db
 
@@ -493,3 +495,20 @@ def test_batches_follow_one_another(declare, monkeypatch):
     assert Delivery.objects.count() == 15
     assert Delivery.objects.filter(state="waiting").count() == 10
     assert delivery().pk
+
+
+@ONCE
+@pytest.mark.parametrize(
+    ("model", "on", "names"),
+    [
+        (Order, [Event.CREATED], ["objects"]),
+        (Order, [Event.UPDATED, Event.DELETED], ["objects"]),
+        (Order, [Event.DELETED, "refunded"], []),
+        (Ticket, [Event.CREATED, Event.UPDATED], []),
+    ],
+)
+def test_what_is_told_of_no_bulk_write_names_the_managers(declare, model, on, names):
+    declare(model, on=on)
+
+    (dispatch,) = registry
+    assert silent_managers(dispatch) == names

@@ -41,6 +41,16 @@ def test_what_was_made_for_a_renamed_class_goes_out_as_the_new_one(receiver):
     assert Delivery.objects.get().state == "delivered"
 
 
+def test_what_tells_of_another_model_stays_where_only_one_is_meant():
+    made = [delivery(dispatch="shop.Old", model=f"shop.{name}") for name in ("order", "oldorder")]
+    target = Target(dispatch="shop.Told", model="shop.order", only_of="shop.order")
+
+    assert repoint(of(*made), target) == 1
+
+    rows = Delivery.objects.order_by("pk").values_list("dispatch", "model")
+    assert list(rows) == [("shop.Told", "shop.order"), ("shop.Old", "shop.oldorder")]
+
+
 def test_another_endpoint_is_another_lane():
     made = delivery(endpoint="gone", lane="old")
 

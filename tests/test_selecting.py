@@ -1,5 +1,6 @@
 """Which rows a selection means, and that a long job can carry it along."""
 
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -10,7 +11,7 @@ from django.utils import timezone
 
 from signal_dispatch import selecting
 from signal_dispatch.clocks import DatabaseNow
-from signal_dispatch.models import Delivery
+from signal_dispatch.models import Delivery, State
 from signal_dispatch.selecting import Selection, recorded_since
 from tests.deliveries import delivery
 from tests.once import ONCE
@@ -33,6 +34,13 @@ def test_each_name_narrows_the_rows():
         assert found(**{name: value}) == [made]
     assert found(state="pending", endpoint="crm", environment="", model="shop.order")[0] == plain
     assert len(found()) == 8
+
+
+def test_what_is_unfinished_is_pending_or_waiting():
+    made = {state: delivery(state=state) for state in State.values}
+
+    assert found(state="unfinished") == [made["pending"], made["waiting"]]
+    assert found(state="unfinished", finished_since="2020-01-01") == []
 
 
 def test_an_object_is_meant_by_its_key_as_it_stands_in_the_table():
@@ -167,6 +175,7 @@ def test_a_selection_survives_being_written_down():
         ({"object_pk": "7", "model": "shop.order"}, []),
         ({"endpoint": "crm"}, ["endpoint"]),
         ({"state": "failed", "error_class": "dns"}, ["error_class"]),
+        ({"state": "unfinished", "endpoint": "crm"}, ["endpoint"]),
     ],
 )
 def test_it_knows_whether_an_index_leads_to_its_rows(given, passed_over):
@@ -216,6 +225,23 @@ def test_without_time_zones_moments_are_as_they_are_written(settings):
 
 @ONCE
 def test_what_is_asked_for_is_told_by_the_names_that_a_person_sees():
-    selection = Selection.of({"q": "shop.order:7", "endpoint": "crm"})
+    given = {"q": "shop.order:7", "endpoint": "crm", "error_class": "dns", "object_pk": "7"}
+    times = {"since": "2026-03-10", "until": "2026-03-11", "finished_since": "2026-03-12"}
 
-    assert selection.told() == {"endpoint": "crm", "search": "shop.order:7"}
+    assert Selection.of(given | times).told() == {
+        "endpoint": "crm",
+        "error class": "dns",
+        "object": "7",
+        "recorded since": "2026-03-10",
+        "recorded until": "2026-03-11",
+        "finished since": "2026-03-12",
+        "search": "shop.order:7",
+    }
+
+
+@ONCE
+def test_whatever_may_be_asked_for_has_a_name_for_people():
+    names = [field.name for field in fields(Selection)]
+    given = dict.fromkeys(names, "7") | dict.fromkeys(selecting._TIMES, "2026-03-10")
+
+    assert len(Selection.of(given).told()) == len(names)

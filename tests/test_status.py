@@ -143,7 +143,7 @@ def test_what_nobody_here_may_take_is_named_with_the_reason(declare, settings):
         Stranded("endpoint", "erp", 2),
         Stranded("environment", "old", 1),
         Stranded("environment", "production", 2),
-        Stranded("model", "shop.Told for shop.customer", 1),
+        Stranded("model", "shop.Told", 1, "shop.customer"),
     )
     assert status_of("default").stranded == expected
 
@@ -166,6 +166,8 @@ def test_what_waits_for_an_endpoint_that_nobody_names_is_told_with_the_reason(te
     delivery(endpoint="tenant:8", error_class="timeout", reason="Late.")
     delivery(endpoint="tenant:9", error_class="gone", environment="staging")
     delivery(endpoint="tenant")
+    delivery(endpoint="family:7", error_class="gone", reason="It left the settings.")
+    delivery(endpoint="tenant:42", error_class="gone", reason="Its class is gone.", dispatch="Old")
     finished("failed", endpoint="tenant:9", error_class="gone")
 
     found = status_of("default")
@@ -174,7 +176,7 @@ def test_what_waits_for_an_endpoint_that_nobody_names_is_told_with_the_reason(te
         Unresolved("tenant:7", "Broken.", 1),
     )
     assert Stranded("endpoint", "tenant", 1) in found.stranded, "it needs a key"
-    assert {s.name for s in found.stranded if s.because == "endpoint"} == {"tenant"}
+    assert {s.name for s in found.stranded} == {"tenant", "family:7", "Old", "staging"}
     assert tenant.asked == []
 
 
@@ -275,8 +277,16 @@ def pauses(**endpoints):
             Limits(),
             pauses(crm=(86401, 5)),
             [
-                "The endpoint 'crm' has been paused for 86401 s (limit 86400), and 5 deliveries "
+                "The endpoint 'crm' has been paused for 1 d 0 h (limit 1 d 0 h), and 5 deliveries "
                 "wait for it."
+            ],
+        ),
+        (
+            Limits(max_pause=90),
+            pauses(crm=(190, 1)),
+            [
+                "The endpoint 'crm' has been paused for 3 min (limit 1 min), and 1 delivery waits "
+                "for it."
             ],
         ),
         (Limits(max_pause=None), pauses(crm=(86401, 5)), []),
@@ -342,7 +352,7 @@ def test_of_tenants_no_more_is_told_than_the_name_of_their_entry():
     found = pauses(**{"tenant:1": (90000, 2), "tenant:2": (99000, 3), "tenant:3": (99999, 0)})
 
     assert Limits().problems(found, named=lambda alias: alias.partition(":")[0]) == [
-        "The endpoint 'tenant' has been paused for 99000 s (limit 86400), and 5 deliveries wait "
+        "The endpoint 'tenant' has been paused for 1 d 3 h (limit 1 d 0 h), and 5 deliveries wait "
         "for it."
     ]
 

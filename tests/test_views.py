@@ -82,7 +82,7 @@ def test_a_pause_that_somebody_forgot_is_said_without_a_name(client):
     assert code == 503
     (sentence,) = said["databases"]["default"]["problems"]
     assert sentence.startswith("The endpoint 'crm' has been paused for ")
-    assert sentence.endswith("(limit 86400), and 1 deliveries wait for it.")
+    assert sentence.endswith("(limit 1 d 0 h), and 1 delivery waits for it.")
 
 
 def test_it_counts_the_endpoints_of_tenants_as_one(client, tenant, declare):

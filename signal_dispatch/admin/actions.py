@@ -79,6 +79,7 @@ class Asked:
         horizon = Horizon.posted(self._request.POST, *self._purpose)
         if self._intervention.name == "repoint":
             affected = self._intervention.affected(self._rows)
+            affected = horizon.narrow(affected) if horizon else affected
             form = TargetForm(affected, self._request.POST if horizon else None)
         if horizon is None or (form and not form.is_valid()):
             return self._ask(form)
@@ -137,11 +138,20 @@ class Asked:
             left[_("changed after you were asked")] = beyond
         changed = intervention.run(rows, user.get_username(), options)
         if changed:
-            note = str(intervention.done) % {"target": ", ".join(options.values())}
+            note = self._note(changed, len(affected), options)
             LogEntry.objects.log_actions(user.pk, affected, CHANGE, note)
         if changed < len(affected):
             left[str(leaving.REASONS[intervention.name].late)] = len(affected) - changed
         self._say(changed, leaving.sentence(left))
+
+    def _note(self, changed: int, affected: int, options: dict[str, str]) -> str:
+        if changed < affected:  # and which of them were is known to nobody
+            text = _("%(label)s: asked for, and done to %(changed)d of %(affected)d deliveries.")
+            label = self._intervention.label
+            return text % {"label": label, "changed": changed, "affected": affected}
+        # The model that they had to be of is that of the target.
+        target = ", ".join(dict.fromkeys(options.values()))
+        return str(self._intervention.done) % {"target": target}
 
     def _have_it_done(self, horizon: Horizon, options: dict[str, str]) -> None:
         selection = selection_of(self._request.GET.dict())

@@ -18,10 +18,10 @@ from signal_dispatch.admin.charts import chart_of
 from signal_dispatch.admin.deed_forms import SPANS
 from signal_dispatch.admin.page import Page
 from signal_dispatch.endpoints import endpoints
-from signal_dispatch.explaining import span
 from signal_dispatch.faring import Bar, Calls, Queue
 from signal_dispatch.models import storable
 from signal_dispatch.recent_calls import CLASSES, LOOKED_AT, Sample, day_of, sample_of
+from signal_dispatch.spans import span
 
 #: How many endpoints a page lists, and up to how many of anything it counts for each.
 LISTED, COUNTED_IN_LIST, COUNTED_ALONE = 25, 1_000, 10_000

@@ -16,6 +16,7 @@ from signal_dispatch.endpoints import endpoints
 from signal_dispatch.models import Delivery, State
 from signal_dispatch.outcomes import ERROR_CLASSES
 from signal_dispatch.registry import registry
+from signal_dispatch.selecting import ANY_UNFINISHED
 
 #: How many of the newest deliveries are looked at for values that code and settings don't know.
 _LOOKED_AT = 1000
@@ -67,8 +68,8 @@ class StateFilter(ValueFilter):
     title, parameter_name = _("state"), "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, Any]]:
-        """Return all states."""
-        return State.choices
+        """Return what is not finished, as one, and all states."""
+        return [(ANY_UNFINISHED, _("unfinished")), *State.choices]
 
 
 class EndpointFilter(ValueFilter):

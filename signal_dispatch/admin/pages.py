@@ -20,18 +20,12 @@ from signal_dispatch.faring import throughput
 from signal_dispatch.interventions import INTERVENTIONS
 from signal_dispatch.limits import Limits
 from signal_dispatch.mappings import LOOKED_AT, mappings
-from signal_dispatch.models import Repair
+from signal_dispatch.models import Repair, State
 from signal_dispatch.selecting import Selection
 from signal_dispatch.status import Status, counted, status_of
 
 #: How many repairs are shown, the newest first.
 SHOWN_REPAIRS = 10
-_BECAUSE = {
-    "environment": gettext_lazy("environment"),
-    "endpoint": gettext_lazy("endpoint"),
-    "dispatch": gettext_lazy("dispatch"),
-    "model": gettext_lazy("dispatch"),
-}
 
 
 class Overview(Page):
@@ -57,6 +51,7 @@ class Overview(Page):
             "alive": sum(worker.alive for worker in status.workers),
             "repairs": self._repairs(request, using),
             **_left_alone(status, using),
+            **_unresolved(status, using),
         }
 
     def _repairs(self, request: HttpRequest, using: str) -> list[dict[str, Any]]:
@@ -102,22 +97,27 @@ def _left_alone(status: Status, using: str) -> dict[str, Any]:
     shown = [
         {
             "number": each.deliveries,
-            "what": f"{_BECAUSE[each.because]} {each.name or unnamed}",
+            "what": f"{each.kind} {each.name or unnamed}",
             "why": each.advice,
             "query": outboxes.query_for(using, **each.filter),
         }
         for each in status.stranded
     ]
-    shown += [
+    return {"left_alone": shown, "number_left_alone": sum(each["number"] for each in shown)}
+
+
+def _unresolved(status: Status, using: str) -> dict[str, Any]:
+    """Return what waits until its RESOLVER names its endpoint, with the address of a list of it."""
+    shown = [
         {
             "number": each.deliveries,
-            "what": f"{_BECAUSE['endpoint']} {each.endpoint}",
+            "what": each.endpoint,
             "why": each.reason,
-            "query": outboxes.query_for(using, endpoint=each.endpoint),
+            "query": outboxes.query_for(using, state=State.PENDING.value, endpoint=each.endpoint),
         }
         for each in status.unresolved
     ]
-    return {"left_alone": shown, "number_left_alone": sum(each["number"] for each in shown)}
+    return {"unresolved": shown, "number_unresolved": sum(each["number"] for each in shown)}
 
 
 def _label(repair: Repair) -> str:

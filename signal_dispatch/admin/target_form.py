@@ -9,6 +9,7 @@ from django.utils.translation import gettext_lazy
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.models import DeliveryQuerySet
 from signal_dispatch.registry import registry
+from signal_dispatch.status import COUNTED
 
 _SEPARATOR = "\x1f"
 
@@ -19,7 +20,7 @@ class TargetForm(forms.Form):
     dispatch = forms.ChoiceField(label=gettext_lazy("Dispatch"), required=False)
     endpoint = forms.ChoiceField(label=gettext_lazy("Endpoint"), required=False)
     renamed = forms.BooleanField(
-        label=gettext_lazy("Also those of another model, for it was renamed"), required=False
+        label=gettext_lazy("The model was renamed: take those of its old name, too"), required=False
     )
 
     def __init__(self, rows: DeliveryQuerySet, data: Any = None) -> None:
@@ -45,11 +46,13 @@ class TargetForm(forms.Form):
         """Return what was chosen, as ``Target`` takes it."""
         name, _separator, model = self.cleaned_data["dispatch"].partition(_SEPARATOR)
         options = {"endpoint": self.cleaned_data["endpoint"], "dispatch": name, "model": model}
+        # Further back than was looked at there may be others: nobody was asked about those.
+        options["only_of"] = "" if self.cleaned_data["renamed"] else model
         return {key: value for key, value in options.items() if value}
 
     def _refuse_other_models(self, dispatch: str, model: str) -> None:
-        others = self._rows.exclude(model=model).order_by("-pk").values_list("model", flat=True)
-        other = others.first()
+        newest = self._rows.order_by("-pk").values_list("model", flat=True)[:COUNTED]
+        other = next((each for each in newest if each != model), None)
         if other is not None:
             text = _(
                 "%(dispatch)s is declared for %(model)s, and some of these tell of %(other)s. "

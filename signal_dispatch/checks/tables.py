@@ -10,9 +10,9 @@ from django.db.models import CharField, Field, IntegerField, Model, TextField
 
 from signal_dispatch.checks.problems import Problem, longest, where
 from signal_dispatch.declarations import ModelDispatch
+from signal_dispatch.managers import silent_managers
 from signal_dispatch.models import Attempt, Delivery, RemoteObject, WorkerProcess
 from signal_dispatch.registry import registry
-from signal_dispatch.unheard import silent_managers
 
 _OUTBOX = (Delivery, Attempt, RemoteObject, WorkerProcess)
 

@@ -11,9 +11,10 @@ from django.utils.html import format_html, format_html_join
 from django.utils.translation import gettext as _
 
 from signal_dispatch import showing
-from signal_dispatch.explaining import short_holder, span
+from signal_dispatch.explaining import short_holder
 from signal_dispatch.keys import key_as_text
 from signal_dispatch.registry import registry
+from signal_dispatch.spans import span
 
 register = template.Library()
 

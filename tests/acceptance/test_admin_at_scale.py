@@ -149,6 +149,8 @@ def test_no_page_of_the_list_reads_through_the_table(admin_client, outbox):
         "an error class that has none": ("?error_class=dns", 0),
         "failed for a reason that none has": ("?state=failed&error_class=dns", 0),
         "delivered to where none was": ("?state=delivered&endpoint=gone", 0),
+        "unfinished": ("?state=unfinished", 50),
+        "unfinished to where nothing goes": ("?state=unfinished&endpoint=gone", 0),
     }
     admin_client.get(URL)  # what is compiled once
     for name, (query, expected) in addresses.items():

@@ -136,7 +136,7 @@ def test_a_worker_serves_the_tenants_that_are_there(receiver):
     hangs_where_told(receiver, until)
     well, slow, lost, gone = subscriptions(receiver, "well", "slow", LOST, "gone")
     Subscription.objects.filter(pk=gone.pk).update(active=False)
-    count = scaled(20, 100)
+    count = 20
     for number in range(count):
         for each in (gone, slow, lost, well):
             delivery(endpoint=f"tenant:{each.pk}", object_pk=number)

@@ -120,7 +120,7 @@ def _advice(status: Status) -> Iterator[str]:
         yield ""
         yield "What to do:"
     for stranded in status.stranded:
-        yield f"  {_BECAUSE[stranded.because]} {stranded.name!r}: {stranded.advice}"
+        yield f"  {stranded.kind} {stranded.name!r}: {stranded.advice}"
     # Those of another environment are not for the admin of this one.
     if any(stranded.because != "environment" for stranded in status.stranded):
         yield _CURE
@@ -169,7 +169,7 @@ def _tables(status: Status) -> Iterator[list[tuple[str, ...]]]:
     ]
     yield [
         ("NOBODY HERE MAY TAKE", "", "DELIVERIES"),
-        *((_BECAUSE[s.because], repr(s.name), str(s.deliveries)) for s in status.stranded),
+        *((s.kind, repr(s.name), str(s.deliveries)) for s in status.stranded),
     ]
     yield [
         ("WORKER", "", "SEEN", "STARTED", "CONCURRENCY", "ENDPOINTS"),
@@ -191,9 +191,3 @@ _CURE = (
     "  What will not come back: cancel them, or give them to another dispatch or endpoint, in the "
     "admin's list of deliveries."
 )
-_BECAUSE = {
-    "environment": "another environment",
-    "endpoint": "unknown endpoint",
-    "dispatch": "unknown dispatch",
-    "model": "dispatch not for the model",
-}
