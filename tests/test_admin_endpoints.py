@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 import requests
+import time_machine
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.db import connection
@@ -632,6 +633,26 @@ def test_what_failed_since_a_time_is_sent_again_in_the_background(person):
     assert {entry.object_id for entry in LogEntry.objects.all()} == {"crm", str(repair.pk)}
 
 
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
+def test_hours_are_as_long_where_times_have_no_zone(zone, person, settings):
+    settings.USE_TZ, settings.TIME_ZONE = False, zone
+    failed(60)
+    failed(2 * 3600)
+
+    answer = ask(person("can_retry"), "replay", hours="1")
+
+    assert re.search(r"failed since .* will be sent again: 1 ", text_of(answer))
+
+
+def test_hours_are_counted_by_the_database(person):
+    failed(60)
+    with time_machine.travel(timezone.now() + timedelta(hours=5)):
+        client = person("can_retry")
+        answer = ask(client, "replay", hours="1")
+
+    assert re.search(r"failed since .* will be sent again: 1 ", text_of(answer))
+
+
 @ONCE
 def test_where_nothing_failed_there_is_nothing_to_confirm(person):
     answer = ask(person("can_retry"), "replay", hours="720")
@@ -641,10 +662,11 @@ def test_where_nothing_failed_there_is_nothing_to_confirm(person):
 
 
 @ONCE
-def test_a_moment_that_is_none_is_refused(person):
+@pytest.mark.parametrize("moment", ["yesterday", "0001-01-01T00:00", "9999-12-31T23:59"])
+def test_a_moment_that_is_none_is_refused(person, moment):
     client = person("can_retry")
 
-    assert ask(client, "replay", moment="yesterday").status_code == 302
+    assert ask(client, "replay", moment=moment).status_code == 302
     assert "That is no moment." in text_of(client.get(LIST))
 
 

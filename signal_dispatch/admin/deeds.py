@@ -131,8 +131,8 @@ class Asked:
     def _ask(self, deed: Deed, form: Any) -> HttpResponse:
         more = {"deed": deed, "form": form, "title": f"{deed.label}: {self._alias}"}
         if isinstance(form, SinceForm):
-            since = form.since()
             horizon = Horizon.of(self._using)
+            since = form.since(horizon.moment)
             rows = self._selection(since).rows(self._using)
             affected = INTERVENTIONS["retry"].affected(rows)
             local = timezone.localtime(since) if timezone.is_aware(since) else since
@@ -186,7 +186,7 @@ class Asked:
         horizon = Horizon.posted(self._request.POST)
         if horizon is None:
             return self._ask(DEEDS["replay"], form)
-        since = form.since()
+        since = form.since(horizon.moment)
         selection = self._selection(since)
         repair = have_done(self._request, INTERVENTIONS["retry"], selection, self._using, horizon)
         told = {"since": since.isoformat(" "), "number": repair.expected}
