@@ -491,8 +491,12 @@ def test_pausing_asks_first_and_is_noted(person):
     entry = LogEntry.objects.get()
     assert (entry.object_id, entry.user.username) == ("crm", "ann")
     confirm(client, "pause")
-    assert "was paused already" in text_of(client.get(LIST))
+    assert "was paused already." in text_of(client.get(LIST))
     assert LogEntry.objects.count() == 1
+    confirm(client, "pause", reason="moved")
+    assert "was paused already, and has the new reason." in text_of(client.get(LIST))
+    assert "ann: Still paused. moved" in text_of(client.get(ONE, {"endpoint": "crm"}))
+    assert EndpointState.objects.get().pause_reason == "moved"
 
 
 def test_resuming_closes_the_breaker_too(person):

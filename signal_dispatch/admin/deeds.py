@@ -150,6 +150,10 @@ class Asked:
         if pausing.pause(self._alias, by=self._user, reason=reason, using=self._using):
             self._note(_("Paused. %s") % reason)
             self._say(_("The endpoint %s is paused.") % self._alias)
+        elif reason:
+            self._note(_("Still paused. %s") % reason)
+            text = _("The endpoint %s was paused already, and has the new reason.")
+            self._say(text % self._alias)
         else:
             self._say(_("The endpoint %s was paused already.") % self._alias, messages.WARNING)
         return self._back()
