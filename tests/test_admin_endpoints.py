@@ -499,6 +499,16 @@ def test_pausing_asks_first_and_is_noted(person):
     assert EndpointState.objects.get().pause_reason == "moved"
 
 
+def test_what_was_done_in_another_outbox_is_told_there(person):
+    client = person("can_pause")
+    where = {"endpoint": "crm", "using": "other"}
+
+    client.post(f"{ONE}?endpoint=crm&using=other", {"deed": "pause", "confirmed": "yes"})
+
+    assert "ann: other: Paused." in text_of(client.get(ONE, where))
+    assert "Paused." not in text_of(client.get(ONE, where | {"using": "default"}))
+
+
 def test_resuming_closes_the_breaker_too(person):
     client = person("can_pause")
     bars.open_breaker("default", "crm", Breaker(), attempts=10, failed=9)

@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from signal_dispatch import leaving
+from signal_dispatch.admin import outboxes
 from signal_dispatch.admin.changelist import selection_of
 from signal_dispatch.admin.target_form import TargetForm
 from signal_dispatch.horizons import Horizon
@@ -129,6 +130,7 @@ class Asked:
         changed = intervention.run(rows, user.get_username(), options)
         if changed:
             note = str(intervention.done) % {"target": ", ".join(options.values())}
+            note = outboxes.noted(self._rows.db, note)
             LogEntry.objects.log_actions(user.pk, affected, CHANGE, note)
         if changed < len(affected):
             left[str(leaving.REASONS[intervention.name].late)] = len(affected) - changed

@@ -16,6 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from signal_dispatch import bodies, pausing, trying
+from signal_dispatch.admin import outboxes
 from signal_dispatch.admin.actions import have_done
 from signal_dispatch.admin.deed_forms import MOMENT, PauseForm, SinceForm, TrialForm
 from signal_dispatch.conf import settings
@@ -217,7 +218,7 @@ class Asked:
             object_id=self._alias,
             object_repr=self._alias[:200],
             action_flag=CHANGE,
-            change_message=message,
+            change_message=outboxes.noted(self._using, message),
         )
 
     def _say(self, text: str, level: int = messages.SUCCESS) -> None:

@@ -188,7 +188,8 @@ class DeliveryPage:
         """What people did to it."""
         kind = ContentType.objects.get_for_model(Delivery)
         rows = LogEntry.objects.filter(content_type=kind, object_id=str(self.delivery.pk))
-        return list(rows.select_related("user").order_by("-action_time")[:SHOWN_DEEDS])
+        rows = outboxes.entries_of(self.using, rows.select_related("user"))
+        return list(rows.order_by("-action_time")[:SHOWN_DEEDS])
 
     # What is sent
 
