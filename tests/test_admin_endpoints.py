@@ -1,7 +1,7 @@
 """The pages of endpoints: what they show and cost, what may be done there, and by whom."""
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import requests
@@ -15,6 +15,7 @@ from django.utils import timezone
 from signal_dispatch import bars, pausing
 from signal_dispatch.breakers import Breaker
 from signal_dispatch.clocks import DatabaseNow
+from signal_dispatch.horizons import Horizon
 from signal_dispatch.models import Delivery, EndpointMinute, EndpointState, Repair
 from signal_dispatch.repair_steps import step
 from tests.deliveries import attempt_of, delivery
@@ -656,6 +657,21 @@ def test_hours_are_as_long_where_times_have_no_zone(zone, person, settings):
     answer = ask(person("can_retry"), "replay", hours="1")
 
     assert re.search(r"failed since .* will be sent again: 1 ", text_of(answer))
+
+
+def test_hours_that_begin_in_a_night_with_two_are_a_moment(person, monkeypatch, settings):
+    settings.TIME_ZONE = "America/New_York"
+    failed(60)
+    second = datetime(2026, 11, 1, 7, 30, tzinfo=UTC)  # an hour after the second 1:30
+    monkeypatch.setattr(Horizon, "of", lambda using: Horizon(10**6, second))
+    client = person("can_retry")
+
+    asked = ask(client, "replay", hours="1")
+    hidden = dict(re.findall(r'name="(moment|horizon)" value="([^"]*)"', asked.text))
+    confirm(client, "replay", **hidden)
+
+    since = datetime.fromisoformat(Repair.objects.get().selection["finished_since"])
+    assert since == second - timedelta(hours=1)
 
 
 def test_hours_are_counted_by_the_database(person):

@@ -11,14 +11,13 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse, HttpResponseRedirect
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from signal_dispatch import bodies, pausing, trying
 from signal_dispatch.admin import outboxes
 from signal_dispatch.admin.actions import have_done
-from signal_dispatch.admin.deed_forms import MOMENT, PauseForm, SinceForm, TrialForm
+from signal_dispatch.admin.deed_forms import PauseForm, SinceForm, TrialForm
 from signal_dispatch.conf import settings
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.faring import Bar
@@ -136,11 +135,10 @@ class Asked:
             since = form.since(horizon.moment)
             rows = self._selection(since).rows(self._using)
             affected = INTERVENTIONS["retry"].affected(rows)
-            local = timezone.localtime(since) if timezone.is_aware(since) else since
             more |= {
                 "form": None,
                 "since": since,
-                "moment": local.strftime(MOMENT),
+                "moment": since.isoformat(),
                 "horizon": horizon.as_text(),
                 "affected": counted(affected[: COUNTED + 1].count()),
             }
