@@ -109,6 +109,12 @@ def pause(using: str, endpoint: str, *, by: str, reason: str) -> bool:
     return write(using, endpoint, Q(paused_at=None), values)
 
 
+def give_reason(using: str, endpoint: str, *, by: str, reason: str) -> None:
+    """Say anew why the endpoint is paused, where it is."""
+    paused = state_of(using, endpoint).filter(paused_at__isnull=False)
+    paused.update(paused_by=by, pause_reason=reason)
+
+
 def resume(using: str, endpoint: str) -> bool:
     """Let everybody call the endpoint, also where its breaker is open; False where all did."""
     _pardon(using, endpoint)

@@ -5,7 +5,9 @@ from typing import Any
 
 from django.db import NotSupportedError
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import DateTimeField, Expression, FloatField, Func
+from django.db.models import Expression, FloatField, Func
+
+from signal_dispatch.moments import MomentField
 
 
 def now_sql(connection: BaseDatabaseWrapper, seconds: float = 0.0) -> str:
@@ -31,7 +33,7 @@ def now_sql(connection: BaseDatabaseWrapper, seconds: float = 0.0) -> str:
 class DatabaseNow(Expression):
     """This moment by the database's clock, plus so many seconds."""
 
-    output_field = DateTimeField()
+    output_field = MomentField()
 
     def __init__(self, seconds: float = 0.0) -> None:
         super().__init__()
@@ -45,7 +47,7 @@ class DatabaseNow(Expression):
 class DatabaseMinute(Expression):
     """The minute that is running, by the database's clock."""
 
-    output_field = DateTimeField()
+    output_field = MomentField()
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
         """Return the SQL and its (no) parameters."""
@@ -64,7 +66,7 @@ class DatabaseMinute(Expression):
 class SpreadFromNow(Func):
     """A moment within so many seconds from now, by the last digits of a number in a column."""
 
-    output_field = DateTimeField()
+    output_field = MomentField()
     arity = 1
 
     def __init__(self, *expressions: Any, seconds: float) -> None:
@@ -116,7 +118,7 @@ class StoredMoment(Expression):
     SQLite compares text, and our clock writes three places where Django writes six or none.
     """
 
-    output_field = DateTimeField()
+    output_field = MomentField()
 
     def __init__(self, moment: datetime) -> None:
         super().__init__()
@@ -124,7 +126,7 @@ class StoredMoment(Expression):
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
         """Return a placeholder and the moment."""
-        value = connection.ops.adapt_datetimefield_value(self.moment)
+        value = self.output_field.get_db_prep_value(self.moment, connection)
         if connection.vendor == "sqlite":
             value = f"{value}{'' if '.' in value else '.000'}"[:23]
         return "%s", (value,)

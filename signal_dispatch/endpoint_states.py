@@ -8,6 +8,7 @@ from django.db.models import F, Q, Sum
 from django.utils.translation import gettext_lazy as _
 
 from signal_dispatch.clocks import DatabaseMinute, DatabaseNow
+from signal_dispatch.moments import MomentField
 
 _BARRED = Q(open_until__isnull=False) | Q(paused_at__isnull=False)
 
@@ -34,17 +35,17 @@ class EndpointState(models.Model):
     environment = models.CharField(_("environment"), max_length=64, blank=True, default="")
     endpoint = models.CharField(_("endpoint"), max_length=150)
     # The breaker is open; from this moment one call may probe whether the remote is well again.
-    open_until = models.DateTimeField(_("open until"), null=True, blank=True)
-    opened_at = models.DateTimeField(_("opened at"), null=True, blank=True)
+    open_until = MomentField(_("open until"), null=True, blank=True)
+    opened_at = MomentField(_("opened at"), null=True, blank=True)
     # Paused by a person.
-    paused_at = models.DateTimeField(_("paused at"), null=True, blank=True)
+    paused_at = MomentField(_("paused at"), null=True, blank=True)
     paused_by = models.CharField(_("paused by"), max_length=150, blank=True, default="")
     pause_reason = models.CharField(_("pause reason"), max_length=500, blank=True, default="")
     # An incident goes on since then, and people heard of it; also that the breaker opened in it.
-    failing_since = models.DateTimeField(_("failing since"), null=True, blank=True)
+    failing_since = MomentField(_("failing since"), null=True, blank=True)
     opening_told = models.BooleanField(_("opening told"), default=False)
     # When people heard of a failed delivery, the last time.
-    failure_told_at = models.DateTimeField(_("failure told at"), null=True, blank=True)
+    failure_told_at = MomentField(_("failure told at"), null=True, blank=True)
 
     objects = EndpointStateQuerySet.as_manager()
 
@@ -94,7 +95,7 @@ class EndpointMinute(models.Model):
     id = models.BigAutoField(primary_key=True)
     environment = models.CharField(_("environment"), max_length=64, blank=True, default="")
     endpoint = models.CharField(_("endpoint"), max_length=150)
-    minute = models.DateTimeField(_("minute"), db_index=True)
+    minute = MomentField(_("minute"), db_index=True)
 
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
     delivered = models.PositiveIntegerField(_("delivered"), default=0)

@@ -7,6 +7,7 @@ from typing import Any
 from django.conf import settings as django_settings
 from django.utils import formats, timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from signal_dispatch.clocks import SecondsFromNow
 from signal_dispatch.endpoints import endpoints
@@ -68,10 +69,11 @@ def _taken_when(delivery: Delivery) -> str:
     if endpoint is None or endpoint.rate is None:
         return _("The next process that looks takes it.")
     count, seconds = endpoint.rate
-    return _("Its endpoint gets at most %(count)d calls in %(span)s: it waits for its turn.") % {
-        "count": count,
-        "span": span(seconds),
-    }
+    return ngettext(
+        "Its endpoint gets at most %(count)d call in %(span)s: it waits for its turn.",
+        "Its endpoint gets at most %(count)d calls in %(span)s: it waits for its turn.",
+        count,
+    ) % {"count": count, "span": span(seconds)}
 
 
 def why_barred(bar: Bar) -> str:

@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from signal_dispatch import payloads
 from signal_dispatch.endpoint_states import EndpointMinute, EndpointState
 from signal_dispatch.keys import ObjectKeyField
+from signal_dispatch.moments import MomentField
 from signal_dispatch.repairs import Repair
 from signal_dispatch.worker_processes import WorkerProcess
 
@@ -89,9 +90,9 @@ class Delivery(models.Model):
         _("state"), max_length=16, choices=State.choices, default=State.PENDING
     )
     # Schedule and lease in one: from this moment any process may take the row.
-    available_at = models.DateTimeField(_("available at"), null=True, blank=True)
+    available_at = MomentField(_("available at"), null=True, blank=True)
     # No sooner, whatever comes: a WAITING row though its lane is free, a retry by ``Retry-After``.
-    not_before = models.DateTimeField(_("not before"), null=True, blank=True)
+    not_before = MomentField(_("not before"), null=True, blank=True)
     held_by = models.CharField(_("held by"), max_length=150, blank=True, default="")
     # Fencing token, raised by each claim; every settling write names it.
     epoch = models.PositiveIntegerField(_("epoch"), default=0)
@@ -102,8 +103,8 @@ class Delivery(models.Model):
     forwarded_after = models.PositiveIntegerField(_("forwarded after"), null=True, blank=True)
     handler_tries = models.PositiveIntegerField(_("handler tries"), default=0)
     trace = models.CharField(_("trace"), max_length=255, blank=True, default="")
-    created_at = models.DateTimeField(_("created at"))
-    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
+    created_at = MomentField(_("created at"))
+    finished_at = MomentField(_("finished at"), null=True, blank=True)
     replaced_by = models.ForeignKey(
         "self",
         verbose_name=_("replaced by"),
@@ -203,7 +204,7 @@ class Attempt(models.Model):
         Delivery, verbose_name=_("delivery"), on_delete=models.CASCADE, related_name="attempt_set"
     )
     number = models.PositiveIntegerField(_("number"))
-    started_at = models.DateTimeField(_("started at"))
+    started_at = MomentField(_("started at"))
     duration_ms = models.PositiveIntegerField(_("duration"), default=0)
     outcome = models.CharField(_("outcome"), max_length=16)
     status_code = models.PositiveSmallIntegerField(_("status code"), null=True, blank=True)

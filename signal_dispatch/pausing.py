@@ -17,10 +17,21 @@ def pause(endpoint: str, *, by: str, reason: str = "", using: str = DEFAULT_DB_A
 
     ``by`` says who asked for it. What is to be sent waits in the outbox, and loses no attempt.
     Calls in flight end by themselves; what a process has in hand it gives back within seconds.
+    Where it is paused already, a reason takes the place of the one that stands.
     Raises ``UnknownEndpoint``.
     """
     _refuse_unknown(endpoint)
-    if not bars.pause(using, endpoint, by=by[:150], reason=reason[:500]):
+    kept = {"by": by[:150], "reason": reason[:500]}
+    if not bars.pause(using, endpoint, **kept):
+        if reason:
+            bars.give_reason(using, endpoint, **kept)
+            logger.info(
+                "The endpoint %r stays paused, says %s: %s",
+                endpoint,
+                by,
+                reason,
+                extra={"action": "endpoint_pause_explained", "endpoint": endpoint},
+            )
         return False
     logger.info(
         "The endpoint %r is paused by %s. %s",

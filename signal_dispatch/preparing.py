@@ -1,12 +1,11 @@
 """Settle what a call carries at its first attempt, where that was left open until then."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.utils import timezone
 
 from signal_dispatch import remote_ids, settling
-from signal_dispatch.clocks import SecondsFromNow
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.drafts import draft
 from signal_dispatch.events import Change
@@ -36,7 +35,7 @@ def _draft_now(dispatch: ModelDispatch[Any], delivery: Delivery, using: str) -> 
     if instance is None:
         return Settlement(delivery, State.CANCELLED, reason=GONE)
     change = Change(delivery.event, instance, using)
-    at = _recorded_at(delivery, using) if dispatch.envelope == "standard" else None
+    at = _recorded_at(delivery) if dispatch.envelope == "standard" else None
     drafted = draft(dispatch, change, at=at)
     settling.freeze(
         delivery,
@@ -49,13 +48,9 @@ def _draft_now(dispatch: ModelDispatch[Any], delivery: Delivery, using: str) -> 
     return None
 
 
-def _recorded_at(delivery: Delivery, using: str) -> datetime:
-    """Return when the change was recorded, aware.
-
-    Without ``USE_TZ`` a row's time does not say of which zone it is: the database is asked.
-    """
-    if timezone.is_aware(delivery.created_at):
-        return delivery.created_at
-    row = Delivery.objects.using(using).filter(pk=delivery.pk)
-    left = row.values_list(SecondsFromNow("created_at"), flat=True).first()
-    return datetime.now(UTC) + timedelta(seconds=left or 0.0)
+def _recorded_at(delivery: Delivery) -> datetime:
+    """Return when the change was recorded, aware."""
+    recorded: datetime = delivery.created_at
+    if timezone.is_aware(recorded):
+        return recorded
+    return timezone.make_aware(recorded, timezone.get_default_timezone())

@@ -75,7 +75,7 @@ def step(rows: DeliveryQuerySet, using: str, after: Place | None = None) -> Step
     if not found:
         return Step(0, None)
     free = [*_free_in_lanes(found, using), *_free_outside(found, using)]
-    place = Place(found[-1].finished_at, found[-1].pk)  # type: ignore[arg-type]
+    place = Place(found[-1].finished_at, found[-1].pk)
     ended = len(found) < STEP or place == after
     return Step(_delete(rows, free, using), None if ended else place)
 

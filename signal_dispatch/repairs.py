@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.databases import is_refused_by_test
+from signal_dispatch.moments import MomentField
 
 logger = logging.getLogger("signal_dispatch")
 
@@ -51,14 +52,14 @@ class Repair(models.Model):
     expected = models.CharField(_("expected"), max_length=32, blank=True, default="")
     # Nothing recorded or finished later is meant.
     until_id = models.BigIntegerField(_("until number"))
-    until = models.DateTimeField(_("until"))
+    until = MomentField(_("until"))
     last_id = models.BigIntegerField(_("last number"), default=0)
     looked_at = models.PositiveBigIntegerField(_("looked at"), default=0)
     changed = models.PositiveBigIntegerField(_("changed"), default=0)
     taken_by = models.CharField(_("taken by"), max_length=150, blank=True, default="")
-    taken_until = models.DateTimeField(_("taken until"), null=True, blank=True)
-    created_at = models.DateTimeField(_("created at"))
-    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True, db_index=True)
+    taken_until = MomentField(_("taken until"), null=True, blank=True)
+    created_at = MomentField(_("created at"))
+    finished_at = MomentField(_("finished at"), null=True, blank=True, db_index=True)
     # Why it ended before its end.
     error = models.CharField(_("error"), max_length=500, blank=True, default="")
 

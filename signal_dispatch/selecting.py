@@ -16,6 +16,7 @@ from django.utils.translation import gettext as _
 from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.keys import key_as_text, key_from_text
 from signal_dispatch.models import UNFINISHED, Delivery, DeliveryQuerySet, State, storable
+from signal_dispatch.moments import MomentField
 from signal_dispatch.outbox import quoted_table
 
 #: What may stand for a state: whichever of ``UNFINISHED`` it is.
@@ -186,7 +187,11 @@ def _moment(text: str, *, end_of_day: bool = False) -> datetime:
     moment += timedelta(days=end_of_day)
     if timezone.is_aware(timezone.now()):
         return moment if timezone.is_aware(moment) else timezone.make_aware(moment)
-    return moment if timezone.is_naive(moment) else timezone.make_naive(moment)
+    return (
+        moment
+        if timezone.is_naive(moment)
+        else timezone.make_naive(moment, timezone.get_default_timezone())
+    )
 
 
 def _first_id_since(moment: datetime, using: str) -> int | None:
@@ -205,7 +210,7 @@ def _first_id_since(moment: datetime, using: str) -> int | None:
         f" (SELECT MIN(id) FROM {table} WHERE id >= (low + high) >> 1) WHERE low < high"
         ") SELECT low FROM span WHERE low >= high"
     )
-    value = connection.ops.adapt_datetimefield_value(moment)
+    value = MomentField().get_db_prep_value(moment, connection)
     with connection.cursor() as cursor:
         cursor.execute(statement, [value, value])
         row = cursor.fetchone()

@@ -3,6 +3,8 @@
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from signal_dispatch.moments import MomentField
+
 
 class WorkerProcess(models.Model):
     """A ``dispatch_worker`` that lives, or lived a short while ago."""
@@ -15,9 +17,9 @@ class WorkerProcess(models.Model):
     environment = models.CharField(_("environment"), max_length=64, blank=True, default="")
     endpoints = models.JSONField(_("endpoints"), default=list, blank=True)
     concurrency = models.PositiveIntegerField(_("concurrency"))
-    started_at = models.DateTimeField(_("started at"))
+    started_at = MomentField(_("started at"))
     # When it last looked into this outbox.
-    seen_at = models.DateTimeField(_("seen at"))
+    seen_at = MomentField(_("seen at"))
 
     class Meta:
         verbose_name = _("worker process")

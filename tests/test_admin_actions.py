@@ -591,10 +591,19 @@ def test_an_action_in_another_outbox_stays_there(person):
     there = delivery(using="other", **FAILED)
     Delivery.objects.using("other").filter(pk=there.pk).update(id=here.pk)
 
-    confirm(person("can_retry"), "retry", here, query="?using=other")
+    client = person("can_retry", "view_delivery")
+    confirm(client, "retry", here, query="?using=other")
 
     assert states() == ["failed"]
     assert Delivery.objects.using("other").get().state == "pending"
+    told = LogEntry.objects.get().change_message
+    assert told.startswith("other: ")
+    assert told in text_of(client.get(f"{URL}{here.pk}/change/?using=other"))
+    assert told not in text_of(client.get(f"{URL}{here.pk}/change/"))
+    confirm(client, "retry", here)
+    mine = LogEntry.objects.latest("pk").change_message
+    assert f"ann: {mine}" in text_of(client.get(f"{URL}{here.pk}/change/"))
+    assert f"ann: {mine}" not in text_of(client.get(f"{URL}{here.pk}/change/?using=other"))
 
 
 @ONCE

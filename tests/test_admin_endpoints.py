@@ -1,10 +1,11 @@
 """The pages of endpoints: what they show and cost, what may be done there, and by whom."""
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import requests
+import time_machine
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.db import connection
@@ -14,6 +15,7 @@ from django.utils import timezone
 from signal_dispatch import bars, pausing
 from signal_dispatch.breakers import Breaker
 from signal_dispatch.clocks import DatabaseNow
+from signal_dispatch.horizons import Horizon
 from signal_dispatch.models import Delivery, EndpointMinute, EndpointState, Repair
 from signal_dispatch.repair_steps import step
 from tests.deliveries import attempt_of, delivery
@@ -490,8 +492,22 @@ def test_pausing_asks_first_and_is_noted(person):
     entry = LogEntry.objects.get()
     assert (entry.object_id, entry.user.username) == ("crm", "ann")
     confirm(client, "pause")
-    assert "was paused already" in text_of(client.get(LIST))
+    assert "was paused already." in text_of(client.get(LIST))
     assert LogEntry.objects.count() == 1
+    confirm(client, "pause", reason="moved")
+    assert "was paused already, and has the new reason." in text_of(client.get(LIST))
+    assert "ann: Still paused. moved" in text_of(client.get(ONE, {"endpoint": "crm"}))
+    assert EndpointState.objects.get().pause_reason == "moved"
+
+
+def test_what_was_done_in_another_outbox_is_told_there(person):
+    client = person("can_pause")
+    where = {"endpoint": "crm", "using": "other"}
+
+    client.post(f"{ONE}?endpoint=crm&using=other", {"deed": "pause", "confirmed": "yes"})
+
+    assert "ann: other: Paused." in text_of(client.get(ONE, where))
+    assert "Paused." not in text_of(client.get(ONE, where | {"using": "default"}))
 
 
 def test_resuming_closes_the_breaker_too(person):
@@ -632,6 +648,41 @@ def test_what_failed_since_a_time_is_sent_again_in_the_background(person):
     assert {entry.object_id for entry in LogEntry.objects.all()} == {"crm", str(repair.pk)}
 
 
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
+def test_hours_are_as_long_where_times_have_no_zone(zone, person, settings):
+    settings.USE_TZ, settings.TIME_ZONE = False, zone
+    failed(60)
+    failed(2 * 3600)
+
+    answer = ask(person("can_retry"), "replay", hours="1")
+
+    assert re.search(r"failed since .* will be sent again: 1 ", text_of(answer))
+
+
+def test_hours_that_begin_in_a_night_with_two_are_a_moment(person, monkeypatch, settings):
+    settings.TIME_ZONE = "America/New_York"
+    failed(60)
+    second = datetime(2026, 11, 1, 7, 30, tzinfo=UTC)  # an hour after the second 1:30
+    monkeypatch.setattr(Horizon, "of", lambda using: Horizon(10**6, second))
+    client = person("can_retry")
+
+    asked = ask(client, "replay", hours="1")
+    hidden = dict(re.findall(r'name="(moment|horizon)" value="([^"]*)"', asked.text))
+    confirm(client, "replay", **hidden)
+
+    since = datetime.fromisoformat(Repair.objects.get().selection["finished_since"])
+    assert since == second - timedelta(hours=1)
+
+
+def test_hours_are_counted_by_the_database(person):
+    failed(60)
+    with time_machine.travel(timezone.now() + timedelta(hours=5)):
+        client = person("can_retry")
+        answer = ask(client, "replay", hours="1")
+
+    assert re.search(r"failed since .* will be sent again: 1 ", text_of(answer))
+
+
 @ONCE
 def test_where_nothing_failed_there_is_nothing_to_confirm(person):
     answer = ask(person("can_retry"), "replay", hours="720")
@@ -641,10 +692,11 @@ def test_where_nothing_failed_there_is_nothing_to_confirm(person):
 
 
 @ONCE
-def test_a_moment_that_is_none_is_refused(person):
+@pytest.mark.parametrize("moment", ["yesterday", "0001-01-01T00:00", "9999-12-31T23:59"])
+def test_a_moment_that_is_none_is_refused(person, moment):
     client = person("can_retry")
 
-    assert ask(client, "replay", moment="yesterday").status_code == 302
+    assert ask(client, "replay", moment=moment).status_code == 302
     assert "That is no moment." in text_of(client.get(LIST))
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from django.contrib import admin
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.admin import GroupAdmin
+from django.contrib.auth.models import Group, Permission, User
 from django.contrib.staticfiles.finders import find
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -25,6 +26,7 @@ from tests.shop.models import Order
 pytestmark = pytest.mark.django_db(databases=["default", "other"])
 
 URL = "/admin/signal_dispatch/delivery/"
+ALIASES = ("default", "other")
 
 
 @pytest.fixture
@@ -135,6 +137,52 @@ def test_the_object_links_to_its_page_where_it_has_one(page):
     assert '<a href="/admin/auth/user/7/change/">user 7</a>' in cell(page(), "call")
 
 
+class Apart:
+    """Groups stand in the other database."""
+
+    def db_for_read(self, model, **hints):
+        return "other" if model is Group else None
+
+    db_for_write = db_for_read
+
+
+class Replica(Apart):
+    """They are read in the other database and written to the first."""
+
+    def db_for_write(self, model, **hints):
+        return None
+
+
+@ONCE
+@pytest.mark.parametrize(
+    ("router", "linked"),
+    [(None, ["default"]), (Apart, ["other"]), (Replica, ["default", "other"])],
+)
+def test_the_object_links_to_its_page_only_where_that_shows_this_database(
+    page, admin_client, router, linked, settings
+):
+    made = {name: delivery(using=name, model="auth.group", object_pk=7) for name in ALIASES}
+    settings.DATABASE_ROUTERS = [router()] if router else []
+    link = '<a href="/admin/auth/group/7/change/">group 7</a>'
+
+    for name, row in made.items():
+        query = f"?using={name}"
+        one = admin_client.get(f"{URL}{row.pk}/change/{query}").text
+        assert ("group 7" in one, link in one) == (True, name in linked)
+        assert (link in cell(page(query), "call")) == (name in linked)
+        assert words(cell(page(query), "call")).startswith("updated group 7 ")
+
+
+@ONCE
+def test_an_admin_of_another_database_is_linked_from_there(page, monkeypatch):
+    monkeypatch.setattr(GroupAdmin, "get_queryset", lambda *given: Group.objects.using("other"))
+    for name in ALIASES:
+        delivery(using=name, model="auth.group", object_pk=7)
+
+    assert "<a" in cell(page("?using=other"), "call")
+    assert "<a" not in cell(page("?using=default"), "call")
+
+
 @ONCE
 @pytest.mark.parametrize("model", ["shop.gone", "gone.model", "nonsense", ""])
 def test_rows_of_models_that_are_gone_are_shown_by_their_label(page, model):
@@ -148,7 +196,7 @@ def test_a_page_that_a_site_does_not_serve_is_not_linked():
     site = admin.AdminSite("elsewhere")
     site.register(Order)
 
-    assert cells.object_url(Delivery(model="shop.order", object_pk=7), site) is None
+    assert cells.object_url(Delivery(model="shop.order", object_pk=7), site, None) is None
 
 
 @ONCE

@@ -206,6 +206,21 @@ def test_work_that_this_code_does_not_know_is_shown_by_its_name(page):
     assert "paint state: failed" in text_of(page("overview"))
 
 
+@pytest.mark.parametrize(
+    ("selection", "shown"),
+    [
+        ({"colour": "red"}, "colour: red"),
+        ({"since": "yesterday", "endpoint": "crm"}, "since: yesterday, endpoint: crm"),
+        ({"endpoint": 5}, "endpoint: 5"),
+    ],
+)
+def test_work_with_a_filter_that_is_none_is_shown_with_it(page, selection, shown):
+    asked()
+    Repair.objects.update(selection=selection)
+
+    assert f"Retry now {shown} ann" in text_of(page("overview"))
+
+
 def test_dispatches_are_shown_as_they_are_declared(page, declare):
     declare(Order, path="orders/{number}", when_changed=["status"], latest_wins=True)
     declare(Seat, name="shop.Seats", endpoint="gone", fields=["taken"])

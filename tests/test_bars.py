@@ -280,6 +280,22 @@ def test_with_autocommit_off_an_endpoint_is_resumed_as_well():
 
 
 @pytest.mark.django_db
+def test_whoever_pauses_what_is_paused_may_give_another_reason(caplog):
+    caplog.set_level(logging.INFO)
+    pausing.pause("crm", by="ann", reason="They move house.")
+    since = state().paused_at
+    with told(signals.endpoint_paused) as paused:
+        assert not pausing.pause("crm", by="bob", reason="They are bankrupt.")
+
+    assert (state().paused_by, state().pause_reason) == ("bob", "They are bankrupt.")
+    assert state().paused_at == since
+    assert paused == []
+    assert caplog.records[-1].getMessage() == (
+        "The endpoint 'crm' stays paused, says bob: They are bankrupt."
+    )
+
+
+@pytest.mark.django_db
 def test_a_person_pauses_and_resumes_an_endpoint(caplog):
     caplog.set_level(logging.INFO)
     with told(signals.endpoint_paused) as paused, told(signals.endpoint_resumed) as resumed:

@@ -90,16 +90,17 @@ def test_an_open_breaker_is_told_with_its_end():
     assert why(made).endswith("is open: one call at a time tries whether it is well.")
 
 
-def test_a_rate_is_told_of_what_is_due(settings):
+@pytest.mark.parametrize(("rate", "calls"), [("10/m", "10 calls"), ("1/m", "1 call")])
+def test_a_rate_is_told_of_what_is_due(settings, rate, calls):
     settings.SIGNAL_DISPATCH_ENDPOINTS = {
-        "crm": {**settings.SIGNAL_DISPATCH_ENDPOINTS["crm"], "RATE": "10/m"}
+        "crm": {**settings.SIGNAL_DISPATCH_ENDPOINTS["crm"], "RATE": rate}
     }
     made = delivery(available_at=DatabaseNow(-125))
     later = delivery(attempts=1, available_at=DatabaseNow(242))
 
     assert why(made) == (
         "It has been due for 2 min. "
-        "Its endpoint gets at most 10 calls in 1 min: it waits for its turn."
+        f"Its endpoint gets at most {calls} in 1 min: it waits for its turn."
     )
     assert why(later) == "Attempt 2 of 12 is made in 4 min."
 

@@ -118,6 +118,7 @@ def test_what_is_gone_from_code_and_settings_may_be_named_while_rows_name_it():
         (("--uid", "7"), r"--uid '7' is no UUID"),
         (("--since", "yesterday"), r"--since, --until .* take a day or a moment.*yesterday"),
         (("--until", "2026-13-01"), r"--finished-since take a day or a moment"),
+        (("--since", "9999-12-31"), r"'9999-12-31' is out of range\.$"),
     ],
 )
 def test_a_wrong_value_is_an_error_that_names_the_known_ones(declare, arguments, said):

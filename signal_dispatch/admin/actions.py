@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from signal_dispatch import leaving
+from signal_dispatch.admin import outboxes
 from signal_dispatch.admin.changelist import selection_of
 from signal_dispatch.admin.target_form import TargetForm
 from signal_dispatch.horizons import Horizon
@@ -138,7 +139,7 @@ class Asked:
             left[_("changed after you were asked")] = beyond
         changed = intervention.run(rows, user.get_username(), options)
         if changed:
-            note = self._note(changed, len(affected), options)
+            note = outboxes.noted(self._rows.db, self._note(changed, len(affected), options))
             LogEntry.objects.log_actions(user.pk, affected, CHANGE, note)
         if changed < len(affected):
             left[str(leaving.REASONS[intervention.name].late)] = len(affected) - changed

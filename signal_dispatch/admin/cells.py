@@ -5,6 +5,7 @@ from typing import Any
 from django.apps import apps
 from django.contrib.admin import AdminSite
 from django.contrib.admin.utils import quote
+from django.db import router
 from django.db.models import Model
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
@@ -63,10 +64,16 @@ def object_name(delivery: Delivery) -> str:
     return f"{name} {', '.join(map(str, key)) if isinstance(key, tuple) else key}"
 
 
-def object_url(delivery: Delivery, site: AdminSite) -> str | None:
-    """Return the address of the object's own page; None where the admin has none."""
+def object_url(delivery: Delivery, site: AdminSite, request: Any) -> str | None:
+    """Return the address of the object's own page; None where the admin has none.
+
+    Nor has it one of an object in a database that its pages don't show: there the key is another's.
+    """
     model = model_of(delivery.model)
     if model is None or not site.is_registered(model) or isinstance(delivery.object_pk, tuple):
+        return None
+    shown = site.get_model_admin(model).get_queryset(request).db
+    if not _is_read_from(shown, model, delivery._state.db):
         return None
     route = f"admin:{model._meta.app_label}_{model._meta.model_name}_change"
     try:
@@ -75,7 +82,13 @@ def object_url(delivery: Delivery, site: AdminSite) -> str | None:
         return None
 
 
-def object_link(delivery: Delivery, site: AdminSite) -> Any:
+def _is_read_from(shown: str, model: type[Model], written: str | None) -> bool:
+    """Say whether what is read there was written here; a replica shows what the first holds."""
+    replica = shown == router.db_for_read(model) and written == router.db_for_write(model)
+    return shown == written or replica
+
+
+def object_link(delivery: Delivery, site: AdminSite, request: Any) -> Any:
     """Show a delivery's object, as a link to its own page where there is one."""
-    url, name = object_url(delivery, site), object_name(delivery)
+    url, name = object_url(delivery, site, request), object_name(delivery)
     return format_html('<a href="{}">{}</a>', url, name) if url else name

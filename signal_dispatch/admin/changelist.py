@@ -8,7 +8,7 @@ from django.contrib.admin.views.main import ERROR_FLAG, PAGE_VAR, SEARCH_VAR, Ch
 from django.core.paginator import InvalidPage
 from django.http import HttpRequest
 
-from signal_dispatch.admin import outboxes
+from signal_dispatch.admin import cells, outboxes
 from signal_dispatch.admin.days import Days, days_of
 from signal_dispatch.conf import settings
 from signal_dispatch.explaining import timed
@@ -81,6 +81,8 @@ class DeliveryChangeList(ChangeList):
             timed(self.root_queryset.filter(pk__in=page)).defer("body", "headers").order_by("-pk")
         )
         self._note_bars()
+        for row in self.result_list:  # the cells know of no request
+            row.object_link = cells.object_link(row, self.model_admin.admin_site, request)
         self.result_count = self.paginator.count
         # Beside the box, the number of results is told where something was searched for.
         self.full_result_count = None if self.query else self.result_count

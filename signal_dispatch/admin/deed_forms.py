@@ -3,10 +3,10 @@
 from datetime import datetime, timedelta
 
 from django import forms
-from django.utils import timezone
 from django.utils.translation import gettext_lazy
 
 from signal_dispatch import trying
+from signal_dispatch.selecting import Selection
 
 #: Since when failed deliveries are sent again, as hours.
 SPANS = (
@@ -52,9 +52,18 @@ class SinceForm(forms.Form):
     hours = forms.ChoiceField(choices=SPANS, required=False)
     moment = forms.DateTimeField(required=False, input_formats=[MOMENT, "%Y-%m-%dT%H:%M"])
 
-    def since(self) -> datetime:
-        """Return the moment, to the second."""
+    def clean_moment(self) -> datetime | None:
+        """Refuse what no day or time zone may lead away from."""
+        moment: datetime | None = self.cleaned_data["moment"]
+        try:
+            Selection(since=moment.isoformat() if moment else None)
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from error
+        return moment
+
+    def since(self, now: datetime) -> datetime:
+        """Return the moment, to the second; the hours end now, by the database's clock."""
         moment: datetime | None = self.cleaned_data["moment"]
         hours = int(self.cleaned_data["hours"] or 24)
-        moment = moment or timezone.now() - timedelta(hours=hours)
+        moment = moment or now - timedelta(hours=hours)
         return moment.replace(microsecond=0)

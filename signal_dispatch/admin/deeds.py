@@ -11,13 +11,13 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse, HttpResponseRedirect
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from signal_dispatch import bodies, pausing, trying
+from signal_dispatch.admin import outboxes
 from signal_dispatch.admin.actions import have_done
-from signal_dispatch.admin.deed_forms import MOMENT, PauseForm, SinceForm, TrialForm
+from signal_dispatch.admin.deed_forms import PauseForm, SinceForm, TrialForm
 from signal_dispatch.conf import settings
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.faring import Bar
@@ -131,15 +131,14 @@ class Asked:
     def _ask(self, deed: Deed, form: Any) -> HttpResponse:
         more = {"deed": deed, "form": form, "title": f"{deed.label}: {self._alias}"}
         if isinstance(form, SinceForm):
-            since = form.since()
             horizon = Horizon.of(self._using)
+            since = form.since(horizon.moment)
             rows = self._selection(since).rows(self._using)
             affected = INTERVENTIONS["retry"].affected(rows)
-            local = timezone.localtime(since) if timezone.is_aware(since) else since
             more |= {
                 "form": None,
                 "since": since,
-                "moment": local.strftime(MOMENT),
+                "moment": since.isoformat(),
                 "horizon": horizon.as_text("replay", self._using),
                 "affected": counted(affected[: COUNTED + 1].count()),
             }
@@ -150,6 +149,10 @@ class Asked:
         if pausing.pause(self._alias, by=self._user, reason=reason, using=self._using):
             self._note(_("Paused. %s") % reason)
             self._say(_("The endpoint %s is paused.") % self._alias)
+        elif reason:
+            self._note(_("Still paused. %s") % reason)
+            text = _("The endpoint %s was paused already, and has the new reason.")
+            self._say(text % self._alias)
         else:
             self._say(_("The endpoint %s was paused already.") % self._alias, messages.WARNING)
         return self._back()
@@ -186,7 +189,7 @@ class Asked:
         horizon = Horizon.posted(self._request.POST, "replay", self._using)
         if horizon is None:
             return self._ask(DEEDS["replay"], form)
-        since = form.since()
+        since = form.since(horizon.moment)
         selection = self._selection(since)
         repair = have_done(self._request, INTERVENTIONS["retry"], selection, self._using, horizon)
         told = {"since": since.isoformat(" "), "number": repair.expected}
@@ -213,7 +216,7 @@ class Asked:
             object_id=self._alias,
             object_repr=self._alias[:200],
             action_flag=CHANGE,
-            change_message=message,
+            change_message=outboxes.noted(self._using, message),
         )
 
     def _say(self, text: str, level: int = messages.SUCCESS) -> None:

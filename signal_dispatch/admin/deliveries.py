@@ -114,14 +114,14 @@ class DeliveryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return showing.pill(delivery.state)
 
     @admin.display(description=_("call"))
-    def call(self, delivery: Delivery) -> Any:
+    def call(self, delivery: Any) -> Any:
         """Show what happened to which object, and below it who tells whom."""
         return format_html(
             '<strong class="sd-event">{}</strong> {}'
             '<span class="sd-below"><span class="sd-dispatch">{}</span> '
             '<span aria-hidden="true">→</span> <span class="sd-endpoint">{}</span></span>',
             delivery.event,
-            cells.object_link(delivery, self.admin_site),
+            delivery.object_link,
             delivery.dispatch,
             delivery.endpoint,
         )
@@ -161,7 +161,7 @@ class DeliveryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if delivery is None:
             self.message_user(request, _("There is no such delivery any more."), messages.WARNING)
             return redirect(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
-        page = DeliveryPage(delivery, self.admin_site)
+        page = DeliveryPage(delivery, self.admin_site, request)
         context = {
             **self.admin_site.each_context(request),
             "title": _("Delivery %s") % delivery.pk,

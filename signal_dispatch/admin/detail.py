@@ -9,6 +9,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.db import Error, transaction
+from django.http import HttpRequest
 
 from signal_dispatch import bodies, masking, showing
 from signal_dispatch.admin import cells, outboxes
@@ -67,8 +68,9 @@ class AttemptShown:
 class DeliveryPage:
     """What the page of one delivery shows; each question is asked when the template comes to it."""
 
-    def __init__(self, delivery: Any, site: AdminSite) -> None:
+    def __init__(self, delivery: Any, site: AdminSite, request: HttpRequest) -> None:
         self.delivery = delivery
+        self._request = request
         self.using = delivery._state.db
         self._site = site
 
@@ -118,7 +120,7 @@ class DeliveryPage:
     @property
     def object_link(self) -> Any:
         """Its object."""
-        return cells.object_link(self.delivery, self._site)
+        return cells.object_link(self.delivery, self._site, self._request)
 
     @cached_property
     def object_gone(self) -> bool:
@@ -186,7 +188,8 @@ class DeliveryPage:
         """What people did to it."""
         kind = ContentType.objects.get_for_model(Delivery)
         rows = LogEntry.objects.filter(content_type=kind, object_id=str(self.delivery.pk))
-        return list(rows.select_related("user").order_by("-action_time")[:SHOWN_DEEDS])
+        rows = outboxes.entries_of(self.using, rows.select_related("user"))
+        return list(rows.order_by("-action_time")[:SHOWN_DEEDS])
 
     # What is sent
 

@@ -178,7 +178,7 @@ class OneEndpoint(Page):
             "limits": _limits(alias),
             "offered": deeds.offered(request, row.bar, alias),
             "spans": SPANS,
-            "deeds": _deeds(alias),
+            "deeds": _deeds(using, alias),
         }
 
     def post(self, request: HttpRequest, using: str) -> HttpResponse:
@@ -214,8 +214,9 @@ def _limits(alias: str) -> list[tuple[str, str]]:
     ]
 
 
-def _deeds(alias: str) -> list[LogEntry]:
+def _deeds(using: str, alias: str) -> list[LogEntry]:
     """Return what people did about it, the last first."""
     kind = {"content_type__app_label": "signal_dispatch", "content_type__model": "endpointstate"}
     rows = LogEntry.objects.filter(**kind, object_id=alias).select_related("user")
+    rows = outboxes.entries_of(using, rows)
     return list(rows.order_by("-action_time")[:SHOWN_DEEDS])

@@ -31,6 +31,22 @@ def query_for(using: str, **more: Any) -> str:
     return f"?{query}" if query else ""
 
 
+def noted(using: str, message: str) -> str:
+    """Write a message for the log, which knows of no outbox: it names one that is not the usual."""
+    return message if using == router.db_for_write(Delivery) else f"{using}: {message}"
+
+
+def entries_of(using: str, entries: Any) -> Any:
+    """Keep the entries of the log that are about this outbox."""
+    usual = router.db_for_write(Delivery)
+    if using != usual:
+        return entries.filter(change_message__startswith=noted(using, ""))
+    for alias in outbox_aliases(Delivery):
+        if alias != usual:
+            entries = entries.exclude(change_message__startswith=noted(alias, ""))
+    return entries
+
+
 def choices(using: str, **more: Any) -> list[dict[str, Any]]:
     """Return the outboxes to choose from; none where there is only one. Links carry ``more``."""
     aliases = outbox_aliases(Delivery)

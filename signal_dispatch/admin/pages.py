@@ -60,7 +60,7 @@ class Overview(Page):
             {
                 "row": row,
                 "label": _label(row),
-                "filter": Selection.of(row.selection).told(),
+                "filter": _filter(row),
                 "expected": int(row.expected) if row.expected.isdigit() else None,
                 "may_stop": row.finished_at is None and _may(request, row),
             }
@@ -123,6 +123,15 @@ def _unresolved(status: Status, using: str) -> dict[str, Any]:
 def _label(repair: Repair) -> str:
     intervention = INTERVENTIONS.get(repair.what)
     return str(intervention.label) if intervention else repair.what
+
+
+def _filter(repair: Repair) -> dict[str, Any]:
+    """Return what a repair is about; as it stands where this code reads it as no filter."""
+    try:
+        return dict(Selection.of(repair.selection).told())
+    except (ValueError, TypeError, AttributeError):
+        stored: dict[str, Any] = repair.selection
+        return stored
 
 
 def _may(request: HttpRequest, repair: Repair) -> bool:

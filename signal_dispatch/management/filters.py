@@ -123,7 +123,7 @@ def filters_of(options: Mapping[str, Any]) -> Filters:
     except ValueError as error:
         raise CommandError(
             "--since, --until and --finished-since take a day or a moment, as "
-            f'"2026-01-31T10:30": {error}.'
+            f'"2026-01-31T10:30": {str(error).rstrip(".")}.'
         ) from error
     typed = {"object": _object(options["object"], aliases), "uid": _uid(options["uid"])}
     searched = {name: text for name, text in typed.items() if text is not None}

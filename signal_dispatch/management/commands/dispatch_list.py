@@ -13,7 +13,7 @@ from django.db.models import CompositePrimaryKey, Model
 
 from signal_dispatch.exceptions import InvalidSettings
 from signal_dispatch.management.preview import preview
-from signal_dispatch.management.printing import printable
+from signal_dispatch.management.printing import printable, while_somebody_reads
 from signal_dispatch.management.table import table
 from signal_dispatch.mappings import calls_of, destination_of
 from signal_dispatch.registry import registry
@@ -45,11 +45,13 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Print the table, or the requests of one object."""
         try:
-            for text in self._lines(options["object"], options["database"]):
-                for line in text.split("\n"):  # a body has several
-                    self.stdout.write(printable(line))
+            texts = list(self._lines(options["object"], options["database"]))
         except InvalidSettings as error:
             raise CommandError(f"{error} Correct it in your settings.") from error
+        with while_somebody_reads(self.stdout):
+            for text in texts:
+                for line in text.split("\n"):  # a body has several
+                    self.stdout.write(printable(line))
 
     def _lines(self, named: str | None, alias: str | None) -> Iterable[str]:
         if not len(registry):

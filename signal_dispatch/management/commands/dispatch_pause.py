@@ -50,7 +50,9 @@ def _change(using: str, options: dict[str, Any]) -> str:
         done = resume(endpoint, by=by, using=using)
         return "is called again" if done else "was neither paused nor open"
     done = pause(endpoint, by=by, reason=options["reason"], using=using)
-    return "is paused" if done else "was paused already"
+    if done:
+        return "is paused"
+    return "was paused already" + (", and has the new reason" if options["reason"] else "")
 
 
 def _outboxes(named: list[str] | None) -> list[str]:

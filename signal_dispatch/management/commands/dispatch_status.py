@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from signal_dispatch.barred import Barred
 from signal_dispatch.exceptions import InvalidSettings
 from signal_dispatch.limits import Limits
-from signal_dispatch.management.printing import printable
+from signal_dispatch.management.printing import printable, while_somebody_reads
 from signal_dispatch.management.table import table
 from signal_dispatch.reports import Report, report_on, unknown_databases
 from signal_dispatch.status import Status, counted
@@ -73,10 +73,11 @@ class Command(BaseCommand):
             report = _look(options["database"], limits)
         except InvalidSettings as error:
             raise CommandError(f"{error} Correct it in your settings.") from error
-        if options["json"]:
-            self.stdout.write(json.dumps(report.as_json(), indent=2))
-        else:
-            self.stdout.writelines(f"{printable(line)}\n" for line in _text(report))
+        with while_somebody_reads(self.stdout):
+            if options["json"]:
+                self.stdout.write(json.dumps(report.as_json(), indent=2))
+            else:
+                self.stdout.writelines(f"{printable(line)}\n" for line in _text(report))
         if not report.healthy:
             raise SystemExit(1)
 
