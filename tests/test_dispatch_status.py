@@ -252,12 +252,14 @@ def test_what_nobody_calls_is_shown_with_its_reason():
     bars.open_breaker("default", "hubspot", Breaker(), attempts=10, failed=9)
     for _ in range(2):
         delivery()
+    assert run("--database", "default")[0] == 0, "nothing waits for what is open; a pause is meant"
+    delivery(endpoint="hubspot")
     code, text = run("--database", "default")
 
-    assert code == 1, "an open breaker is not well; a pause is meant"
+    assert code == 1, "an open breaker that something waits for is not well"
     paused = r"^crm +paused by ada +\d+ s +2 +They are moving house\.$"
     assert re.search(paused, text, re.MULTILINE)
-    opened = r"^hubspot +breaker open +\d+ s +0 +next try in \d+ s$"
+    opened = r"^hubspot +breaker open +\d+ s +1 +next try in \d+ s$"
     assert re.search(opened, text, re.MULTILINE)
 
 

@@ -250,10 +250,21 @@ def pauses(**endpoints):
     return Status("default", "", {}, 0, (), (), (), (), barred=tuple(barred))
 
 
+def breaks(**deliveries):
+    """Say of endpoints whose breaker is open how many deliveries wait for each."""
+    barred = [Barred(name, 0.0, "", "", 300_000, number) for name, number in deliveries.items()]
+    return Status("default", "", {}, 0, (), (), (), (), barred=tuple(barred))
+
+
+OPEN = "The breaker of the endpoint 'crm' is open: most calls to it failed."
+
+
 @pytest.mark.parametrize(
     ("limits", "standing", "sentences"),
     [
         (Limits(), WELL, []),
+        (Limits(), breaks(crm=1, erp=0), [OPEN]),
+        (Limits(), breaks(crm=0), []),
         (Limits(), stands(age=299), []),
         (Limits(), stands(age=301), ["A delivery has been due for 301 s (limit 300)."]),
         (Limits(max_age=20), stands(age=21), ["A delivery has been due for 21 s (limit 20)."]),
@@ -360,8 +371,9 @@ def test_what_is_paused_tells_of_all_that_waits_for_it():
 
 
 def test_a_breaker_that_settings_took_away_keeps_nobody_from_being_well(settings):
+    delivery()
     bars.open_breaker("default", "crm", Breaker(), attempts=10, failed=10)
-    assert Limits().problems(status_of("default"))
+    assert Limits().problems(status_of("default")) == [OPEN]
     entry = settings.SIGNAL_DISPATCH_ENDPOINTS["crm"] | {"BREAKER": None}
     settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": entry}
 

@@ -52,6 +52,7 @@ def test_an_empty_outbox_is_healthy(client):
 
 def test_what_is_not_well_is_said_with_503(client):
     finished("failed")
+    delivery(endpoint="hubspot")
     bars.open_breaker("default", "hubspot", Breaker(), attempts=10, failed=9)
     code, said = ask(client)
 
