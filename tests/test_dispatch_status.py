@@ -144,7 +144,8 @@ def test_what_belongs_to_another_environment_is_not_for_this_admin_to_cure(decla
         ),
     ],
 )
-def test_beyond_a_limit_it_ends_with_1_and_says_why(arguments, sentence):
+def test_beyond_a_limit_it_ends_with_1_and_says_why(declare, arguments, sentence):
+    declare(Order)
     delivery(available_at=DatabaseNow(-4000))
     finished("failed")
     finished("failed")
@@ -155,7 +156,8 @@ def test_beyond_a_limit_it_ends_with_1_and_says_why(arguments, sentence):
     assert f"  default: {sentence}" in "\n".join(shown)
 
 
-def test_within_other_limits_it_ends_with_0():
+def test_within_other_limits_it_ends_with_0(declare):
+    declare(Order)
     delivery(available_at=DatabaseNow(-4000))
     finished("failed")
     worker_process()
@@ -166,7 +168,9 @@ def test_within_other_limits_it_ends_with_0():
     assert run(*arguments)[0] == 1, "the other database has no worker"
 
 
-def test_json_says_the_same_for_machines():
+def test_json_says_the_same_for_machines(declare):
+    declare(Order)
+    delivery("other", dispatch="shop.Gone")
     delivery("other", available_at=DatabaseNow(-4000))
     worker_process()
     code, text = run("--json")
@@ -180,10 +184,10 @@ def test_json_says_the_same_for_machines():
     assert other["problems"][0].startswith("A delivery has been due for ")
     assert other["oldest_due_seconds"] == other["backlogs"][0]["oldest_due_seconds"]
     assert 4000 <= other["oldest_due_seconds"] < 8000
-    assert other["states"]["pending"] == 1
+    assert other["states"]["pending"] == 2
     (stranded,) = other["stranded"]
-    assert stranded.pop("advice").startswith("No dispatch has the name 'shop.Told' here:")
-    assert stranded == {"because": "dispatch", "name": "shop.Told", "deliveries": 1}
+    assert stranded.pop("advice").startswith("No dispatch has the name 'shop.Gone' here:")
+    assert stranded == {"because": "dispatch", "name": "shop.Gone", "deliveries": 1}
     assert default["workers"][0]["alive"] is True
 
 

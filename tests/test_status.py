@@ -240,8 +240,7 @@ WELL = Status("default", "", {}, 0, (), (), (), ())
 
 def stands(age=0.0, failed=0, alive=()):
     workers = tuple(status.Worker("w", each, 1, 1, 1, ()) for each in alive)
-    backlog = Backlog("crm", 1, age, 0, 0, 0, 0)
-    return Status("default", "", {}, failed, (backlog,), (), (), workers)
+    return Status("default", "", {}, failed, (), (), (), workers, oldest_due_seconds=age)
 
 
 def pauses(**endpoints):
@@ -327,7 +326,8 @@ FROM generate_series(1, 20000) AS n
 """
 
 
-def test_what_waits_for_a_paused_endpoint_or_an_open_breaker_is_told_as_that():
+def test_what_waits_for_a_paused_endpoint_or_an_open_breaker_is_told_as_that(declare):
+    declare(Order)
     old = DatabaseNow(-1000)
     delivery(endpoint="crm", available_at=old)
     delivery(endpoint="hubspot", available_at=old)
@@ -347,6 +347,23 @@ def test_what_waits_for_a_paused_endpoint_or_an_open_breaker_is_told_as_that():
     assert problem.startswith("The breaker of the endpoint 'hubspot' is open")
     bars.resume("default", "crm")
     assert status_of("default").oldest_due_seconds > 900
+
+
+def test_what_is_stranded_is_not_due_for_too_long(declare):
+    declare(Order)
+    for foreign in (
+        {"environment": "staging"},
+        {"endpoint": "gone"},
+        {"dispatch": "shop.Gone"},
+        {"model": "shop.tag"},
+    ):
+        delivery(available_at=DatabaseNow(-7200), **foreign)
+    found = status_of("default")
+    assert sum(each.deliveries for each in found.stranded) == 4
+    assert (found.oldest_due_seconds, Limits().problems(found)) == (0, [])
+    delivery(available_at=DatabaseNow(-600))
+
+    assert 600 <= status_of("default").oldest_due_seconds < 7000
 
 
 def test_of_tenants_no_more_is_told_than_the_name_of_their_entry():

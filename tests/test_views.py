@@ -65,7 +65,8 @@ def test_what_is_not_well_is_said_with_503(client):
     assert said["databases"]["default"]["barred"] == {"breaker": ["hubspot"], "paused": []}
 
 
-def test_the_site_sets_the_limits(client):
+def test_the_site_sets_the_limits(client, declare):
+    declare(Order)
     finished("failed")
     delivery(available_at=DatabaseNow(-5000))
 
