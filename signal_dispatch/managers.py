@@ -4,6 +4,7 @@ import logging
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
+from django.apps import apps
 from django.db.models import Manager, Model, QuerySet
 
 from signal_dispatch import bulk
@@ -102,9 +103,18 @@ class DispatchManager(_Base[ModelT]):
 
 
 def without_bulk(model: type[Model]) -> list[str]:
-    """Return the names of the model's managers whose bulk operations make no call."""
-    managers: Iterable[Any] = model._meta.managers
-    return [manager.name for manager in managers if not _records(manager)]
+    """Return the names of the managers whose bulk operations on the model make no call.
+
+    Those of its proxies and multi-table children are named with their model, and once: an
+    inherited manager where it comes from.
+    """
+    heirs = {m for m in apps.get_models() if issubclass(m, model)} - {model}
+    found: dict[int, tuple[Any, str]] = {}
+    for each in (model, *sorted(heirs, key=lambda m: (len(m.__mro__), m._meta.label))):
+        prefix = "" if each is model else f"{each._meta.label}."
+        for manager in each._meta.managers:
+            found.setdefault(manager.creation_counter, (manager, f"{prefix}{manager.name}"))
+    return [name for manager, name in found.values() if not _records(manager)]
 
 
 def _records(manager: Any) -> bool:

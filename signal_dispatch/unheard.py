@@ -11,7 +11,7 @@ _WRITTEN_IN_BULK = {Event.CREATED, Event.UPDATED}
 
 
 def silent_managers(dispatch: ModelDispatch[Any]) -> list[str]:
-    """Return the names of the model's managers whose bulk operations make no call of a dispatch.
+    """Return the names of managers of its model whose bulk operations make no call of a dispatch.
 
     None where it would hear of none of them anyway.
     """
