@@ -105,7 +105,7 @@ def test_what_waits_says_that_its_endpoint_is_barred(page, declare, settings, ba
     bar()
     delivery(**mine, state="delivered", available_at=None)
     delivery(**mine, endpoint="hubspot", available_at=DatabaseNow(242))
-    delivery(environment="production", available_at=DatabaseNow(242))
+    delivery(environment="production", available_at=DatabaseNow(242), state="failed")
     assert "sd-barred" not in page().text
 
     delivery(**mine, available_at=DatabaseNow(242))
@@ -113,6 +113,34 @@ def test_what_waits_says_that_its_endpoint_is_barred(page, declare, settings, ba
 
     shown = f'in 4 min</time>, <span class="sd-barred" title="{sentence}">{said}</span>'
     assert len(re.findall(shown, answer.text)) == 1
+
+
+@pytest.mark.parametrize(
+    ("foreign", "sentence"),
+    [
+        ({"environment": "production"}, "It belongs to the environment “production”"),
+        ({"endpoint": "gone"}, "No settings here name the endpoint “gone”."),
+        ({"dispatch": "shop.Gone"}, "No dispatch named “shop.Gone” is registered here."),
+        ({"model": "shop.tag"}, "No dispatch is registered here as shop.Told for shop.tag."),
+    ],
+)
+def test_what_nobody_here_takes_says_so_before_it_says_that_it_is_paused(
+    page, declare, settings, foreign, sentence
+):
+    settings.SIGNAL_DISPATCH_ENVIRONMENT = "staging"
+    declare(Order)
+    values = {"environment": "staging", **foreign}
+    pausing.pause("crm", by="ann", reason="")
+    delivery(**values, state="delivered", available_at=None)
+    delivery(**values, held_by="web:1:ab", available_at=DatabaseNow(60))
+    assert ">stranded<" not in page().text
+
+    delivery(**values)
+    delivery(**values, state="waiting", available_at=None, lane="a")
+    answer = page()
+
+    shown = f'<span class="sd-barred" title="{sentence}[^"]*">stranded</span>'
+    assert len(re.findall(shown, answer.text)) == 2
 
 
 @ONCE
