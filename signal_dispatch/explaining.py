@@ -51,7 +51,7 @@ def _until_sent(delivery: Any, using: str) -> str:
             "holder": short_holder(delivery.held_by),
             "time": clock(left),
         }
-    stranded = _stranded(delivery)
+    stranded = why_stranded(delivery)
     if stranded:
         return stranded
     when = _due(-left) if left <= 0 else _next_attempt(delivery, left)
@@ -112,7 +112,8 @@ def _next_attempt(delivery: Delivery, left: float) -> str:
     return _("Attempt %(number)d of %(most)d is made in %(span)s.") % values
 
 
-def _stranded(delivery: Delivery) -> str:
+def why_stranded(delivery: Delivery) -> str:
+    """Say why nobody here takes an unfinished one; empty where somebody may."""
     stranded = stranded_because(
         delivery.environment, delivery.endpoint, delivery.dispatch, delivery.model
     )
@@ -134,7 +135,9 @@ def _behind(delivery: Any, using: str) -> Wait:
     left = float(delivery.allowed_in or 0)
     if left > 0:
         return Wait(_("It is to go out in %(span)s, and not before.") % {"span": span(left)})
-    return Wait(_stranded(delivery) or _("Nothing is before it any more: the next look frees it."))
+    return Wait(
+        why_stranded(delivery) or _("Nothing is before it any more: the next look frees it.")
+    )
 
 
 def attempts_of(delivery: Delivery) -> int | None:

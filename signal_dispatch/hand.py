@@ -34,17 +34,25 @@ class Hand:
     """The jobs of one process, from the INSERT that leased them to the record of their outcome.
 
     Whoever reads or writes an attribute holds ``lock``. Times are ``monotonic()`` stamps.
-    ``watching``: breakers, pauses and rates are heeded.
+    ``watching``: breakers, pauses and rates are heeded, and what a rate holds back for more than
+    ``rate_patience`` seconds is given back to the table.
     """
 
-    def __init__(self, queue_size: int, queue_bytes: int, *, watching: bool = True) -> None:
+    def __init__(
+        self,
+        queue_size: int,
+        queue_bytes: int,
+        *,
+        watching: bool = True,
+        rate_patience: float = inf,
+    ) -> None:
         self.lock = Lock()
         #: Senders wait here for a job, the bookkeeper for work, whoever drains for an empty hand.
         self.ready = Condition(self.lock)
         self.work = Condition(self.lock)
         self.calm = Condition(self.lock)
 
-        self.health = Health(breaker_of, watching=watching)
+        self.health = Health(breaker_of, watching=watching, rate_patience=rate_patience)
         self.queue = Queue(
             queue_size, queue_bytes, _concurrency_of, self.health.may_begin, endpoints.is_open
         )

@@ -74,12 +74,18 @@ class Health:
 
     Whoever calls holds the hand's lock; times are ``monotonic()`` stamps. One that is not
     ``watching`` notes nothing and bars nobody: so under test, where a mock that fails would.
+    What a ``RATE`` holds back for more than ``rate_patience`` seconds counts as barred.
     """
 
     def __init__(
-        self, breaker_of: Callable[[str], Breaker | None], *, watching: bool = True
+        self,
+        breaker_of: Callable[[str], Breaker | None],
+        *,
+        watching: bool = True,
+        rate_patience: float = inf,
     ) -> None:
         self.watching = watching
+        self._rate_patience = rate_patience
         self._breaker_of = breaker_of
         self._pulses: dict[Place, Pulse] = {}
         #: Those of which there is news.
@@ -104,12 +110,14 @@ class Health:
 
     def turns_away(self, job: Job) -> bool:
         """Say whether a job is no longer to be sent from here."""
+        slowed = job.place.endpoint in self.slowed(self._rate_patience)
         at = self._barred.get(job.place)
-        return at is not None and (at == inf or not job.probe)
+        return slowed or (at is not None and (at == inf or not job.probe))
 
     def barred(self, using: str) -> dict[str, float]:
         """Return the barred endpoints of one outbox, and from when each may be probed."""
-        return {p.endpoint: at for p, at in self._barred.items() if p.using == using}
+        barred = {p.endpoint: at for p, at in self._barred.items() if p.using == using}
+        return barred | dict.fromkeys(self.slowed(self._rate_patience), inf)
 
     def bar(self, using: str, seconds: Mapping[str, float]) -> None:
         """Bar these endpoints of one outbox and no others; ``seconds`` until a probe each."""
@@ -121,6 +129,11 @@ class Health:
     def slow(self, endpoint: str, seconds: float) -> None:
         """Let no call to this endpoint begin for so long: its ``RATE`` is used up."""
         self._slowed[endpoint] = monotonic() + seconds
+
+    def slowed(self, seconds: float = 0.0) -> set[str]:
+        """Return the endpoints whose ``RATE`` is used up for longer than so many seconds."""
+        until = monotonic() + seconds
+        return {endpoint for endpoint, at in self._slowed.items() if at > until}
 
     def seconds_slowed(self, places: Iterable[Place]) -> float:
         """Return after how many seconds the first of these is no longer slowed; 0 if none is."""

@@ -31,10 +31,11 @@ class Limits:
         if self.max_failed is not None and failed > self.max_failed:
             told = {"number": counted(failed), "limit": str(self.max_failed)}
             found.append(_("%(number)s FAILED within an hour (limit %(limit)s).") % told)
-        open_ones = (b.endpoint for b in status.barred if b.seconds_left is not None)
+        # Without anything that waits for it, no call will ever try whether it is well again.
+        broken = (b for b in status.barred if b.seconds_left is not None and b.deliveries)
         found += [
             _("The breaker of the endpoint %r is open: most calls to it failed.") % endpoint
-            for endpoint in dict.fromkeys(map(named, open_ones))
+            for endpoint in dict.fromkeys(named(each.endpoint) for each in broken)
         ]
         found += self._forgotten(status, named)
         if self.need_worker and not any(worker.alive for worker in status.workers):

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
+from django.apps import apps
 from django.db.models import Manager, Model, QuerySet
 
 from signal_dispatch import bulk
@@ -106,14 +107,21 @@ class DispatchManager(_Base[ModelT]):
 
 
 def silent_managers(dispatch: ModelDispatch[Any]) -> list[str]:
-    """Return the names of the model's managers whose bulk operations make no call of a dispatch.
+    """Return the names of managers of its model whose bulk operations make no call of a dispatch.
 
-    None where it would hear of none of them anyway.
+    None where it would hear of none of them anyway. Those of the model's proxies and multi-table
+    children are named with their model, and once: an inherited manager where it comes from.
     """
     if _WRITTEN_IN_BULK.isdisjoint(dispatch.events):
         return []
-    managers: Iterable[Any] = dispatch.model._meta.managers
-    return [manager.name for manager in managers if not _records(manager)]
+    model = dispatch.model
+    heirs = {m for m in apps.get_models() if issubclass(m, model)} - {model}
+    found: dict[int, tuple[Any, str]] = {}
+    for each in (model, *sorted(heirs, key=lambda m: (len(m.__mro__), m._meta.label))):
+        prefix = "" if each is model else f"{each._meta.label}."
+        for manager in each._meta.managers:
+            found.setdefault(manager.creation_counter, (manager, f"{prefix}{manager.name}"))
+    return [name for manager, name in found.values() if not _records(manager)]
 
 
 def _records(manager: Any) -> bool:

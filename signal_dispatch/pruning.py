@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import inf
@@ -67,17 +67,35 @@ def step(rows: DeliveryQuerySet, using: str, after: Place | None = None) -> Step
 
     What the order of a lane or ``is_latest`` still rests on is passed over. No signals are sent.
     """
+    free, place = _look(rows, using, after)
+    return Step(_delete(rows, free, using), place)
+
+
+def foresee(rows: DeliveryQuerySet, using: str) -> Iterator[list[int]]:
+    """Yield the numbers of those that steps would delete, step by step; deletes nothing."""
+    place = None
+    while True:
+        free, place = _look(rows, using, place)
+        yield free
+        if place is None:
+            return
+
+
+def _look(
+    rows: DeliveryQuerySet, using: str, after: Place | None
+) -> tuple[list[int], Place | None]:
+    """Return which of the next few may go, and where to go on, if anywhere."""
     left = rows
     if after is not None:
         moment = StoredMoment(after.finished_at)
         left = rows.filter(finished_at__gte=moment).exclude(finished_at=moment, pk__lte=after.pk)
     found = list(left.order_by("finished_at", "id").only("finished_at", "lane", *_IDENTITY)[:STEP])
     if not found:
-        return Step(0, None)
+        return [], None
     free = [*_free_in_lanes(found, using), *_free_outside(found, using)]
     place = Place(found[-1].finished_at, found[-1].pk)
     ended = len(found) < STEP or place == after
-    return Step(_delete(rows, free, using), None if ended else place)
+    return free, None if ended else place
 
 
 def _free_in_lanes(found: Sequence[Delivery], using: str) -> Iterable[int]:

@@ -1,6 +1,6 @@
 """Let deliveries go out again by hand: that ended without success, or wait for a later time."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from django.db.models import Case, F, IntegerField, Max, Min, Q, Value, When
@@ -35,16 +35,40 @@ def retry(rows: DeliveryQuerySet) -> int:
     come last. Each lane is a transaction of its own, unless one is open.
     """
     using = alias_for_writing(rows)
+    return sum(_retry_lane(lane, ids, using) for lane, ids in _by_lane(rows, using))
+
+
+def foresee(rows: DeliveryQuerySet) -> list[int]:
+    """Return the numbers of those that ``retry()`` would let go out again; writes nothing."""
+    using = alias_for_writing(rows)
+    foreseen = []
+    for lane, ids in _by_lane(rows, using):
+        chosen = Delivery.objects.using(using).filter(pk__in=ids).defer("body", "headers")
+        scheduled, ended = _judged(chosen, lane)
+        foreseen += [delivery.pk for delivery in scheduled + ended]
+    return foreseen
+
+
+def _by_lane(rows: DeliveryQuerySet, using: str) -> Iterator[tuple[str, list[int]]]:
+    """Yield the numbers of those that may go back, lane by lane."""
     ids = sorted(rows.values_list("pk", flat=True))
-    return sum(_retry_some(ids[i : i + BATCH], using) for i in range(0, len(ids), BATCH))
+    for i in range(0, len(ids), BATCH):
+        found = Delivery.objects.using(using).filter(may_go_back(), pk__in=ids[i : i + BATCH])
+        lanes: dict[str, list[int]] = {}
+        for lane, pk in found.order_by("id").values_list("lane", "pk"):
+            lanes.setdefault(lane, []).append(pk)
+        yield from lanes.items()
 
 
-def _retry_some(ids: Collection[int], using: str) -> int:
-    found = Delivery.objects.using(using).filter(may_go_back(), pk__in=ids).order_by("id")
-    lanes: dict[str, list[int]] = {}
-    for lane, pk in found.values_list("lane", "pk"):
-        lanes.setdefault(lane, []).append(pk)
-    return sum(_retry_lane(lane, mine, using) for lane, mine in lanes.items())
+def _judged(chosen: DeliveryQuerySet, lane: str) -> tuple[list[Delivery], list[Delivery]]:
+    """Return which of these go out again: the scheduled ones, and those that had ended."""
+    answered = Case(When(_ANSWERED, then=True), default=False)
+    found = chosen.filter(may_go_back()).annotate(answered=answered).order_by("id")
+    scheduled = [d for d in found if d.state == State.PENDING]
+    ended = [d for d in found if d.state != State.PENDING]
+    if lane:
+        ended = _not_outrun(ended, Delivery.objects.using(chosen.db).filter(lane=lane))
+    return scheduled, ended
 
 
 def _retry_lane(lane: str, ids: Collection[int], using: str) -> int:
@@ -53,16 +77,10 @@ def _retry_lane(lane: str, ids: Collection[int], using: str) -> int:
     with own_transaction(using):
         if lane:
             _lock(in_lane, ids, using)
-        answered = Case(When(_ANSWERED, then=True), default=False)
-        found = rows.filter(may_go_back(), pk__in=ids).annotate(answered=answered)
-        found = found.order_by("id").select_for_update()
-        scheduled = [d for d in found if d.state == State.PENDING]
-        ended = [d for d in found if d.state != State.PENDING]
+        scheduled, ended = _judged(rows.filter(pk__in=ids).select_for_update(), lane)
+        ready = ended
         if lane:
-            ended = _not_outrun(ended, in_lane)
             ready = ended[:1] if _is_first(ended, in_lane) else []
-        else:
-            ready = ended
         _write(rows, [*scheduled, *ready], State.PENDING)
         _write(rows, [d for d in ended if d not in ready], State.WAITING)
     back = scheduled + ended

@@ -45,9 +45,8 @@ class Report:
         """Return all of it, for those who run the site."""
         databases = _verdicts(self.problems)
         for status in self.found:
-            oldest = {"oldest_due_seconds": status.oldest_due_seconds}
             stranded = [asdict(each) | {"advice": each.advice} for each in status.stranded]
-            databases[status.database] |= asdict(status) | oldest | {"stranded": stranded}
+            databases[status.database] |= asdict(status) | {"stranded": stranded}
         return {"healthy": self.healthy, "databases": databases}
 
     def as_public_json(self) -> dict[str, Any]:

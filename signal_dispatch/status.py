@@ -1,7 +1,7 @@
 """Say how an outbox stands: what is due, held, stranded, failed, and which workers live."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ COUNTED = 10_000
 #: Seconds that "lately" means for what failed.
 LATELY_SECONDS = 3600.0
 
+_WHOSE = ("environment", "endpoint", "dispatch", "model")
 _COUNTS = ("due", "scheduled", "held", "waiting", "waiting_lanes")
 
 
@@ -94,13 +95,8 @@ class Status:
     workers: tuple[Worker, ...]
     unresolved: tuple[Unresolved, ...] = ()
     barred: tuple[Barred, ...] = ()
-
-    @property
-    def oldest_due_seconds(self) -> float:
-        """Return how long the delivery that is due longest has been due, at no barred endpoint."""
-        barred = {each.endpoint for each in self.barred}
-        ages = (b.oldest_due_seconds for b in self.backlogs if b.endpoint not in barred)
-        return max(ages, default=0.0)
+    #: How long the longest due that this code may take has been due, at no barred endpoint.
+    oldest_due_seconds: float = 0.0
 
 
 def counted(number: int) -> str:
@@ -124,6 +120,7 @@ def status_of(using: str) -> Status:
     groups, counts = unfinished_groups(using), _counts(using)
     mine = [group for group in groups if group["environment"] == settings.environment]
     backlogs = tuple(_backlogs(mine))
+    barred = tuple(barred_in(using, {b.endpoint: b.unfinished for b in backlogs}))
     return Status(
         using,
         settings.environment,
@@ -134,7 +131,8 @@ def status_of(using: str) -> Status:
         stranded=tuple(stranded_in(groups)),
         workers=tuple(_workers(using)),
         unresolved=tuple(_unresolved(using)),
-        barred=tuple(barred_in(using, {b.endpoint: b.unfinished for b in backlogs})),
+        barred=barred,
+        oldest_due_seconds=_longest_due(mine, {each.endpoint for each in barred}),
     )
 
 
@@ -145,7 +143,7 @@ def unfinished_groups(using: str) -> list[dict[str, Any]]:
     waiting = Q(state=State.WAITING)
     rows: Any = Delivery.objects.using(using).unfinished().order_by()
     return list(
-        rows.values("environment", "endpoint", "dispatch", "model").annotate(
+        rows.values(*_WHOSE).annotate(
             due=Count("id", filter=due),
             seconds=SecondsFromNow(Min("available_at", filter=due)),
             scheduled=Count("id", filter=later & Q(held_by="")),
@@ -194,9 +192,19 @@ def _backlogs(groups: list[dict[str, Any]]) -> Iterator[Backlog]:
         of_it = [group for group in groups if group["endpoint"] == endpoint]
         yield Backlog(
             endpoint,
-            oldest_due_seconds=max(0.0, *(-float(group["seconds"] or 0) for group in of_it)),
+            oldest_due_seconds=_age(of_it),
             **{name: sum(group[name] for group in of_it) for name in _COUNTS},
         )
+
+
+def _longest_due(groups: list[dict[str, Any]], barred: Collection[str]) -> float:
+    """Return the age of the longest due that somebody could have taken by now."""
+    free = (group for group in groups if group["endpoint"] not in barred)
+    return _age(g for g in free if stranded_because(*(g[name] for name in _WHOSE)) is None)
+
+
+def _age(groups: Iterable[Mapping[str, Any]]) -> float:
+    return max([0.0, *(-float(group["seconds"] or 0) for group in groups)])
 
 
 def _holders(using: str) -> Iterator[Holder]:

@@ -1,7 +1,7 @@
 """Count what a worker finished, and what it leaves in the outboxes when it ends."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from math import inf
 from threading import Lock
@@ -21,6 +21,7 @@ _LEFT = {
     "due": "due",
     "paused": "due at a paused endpoint",
     "open": "due where a breaker is open",
+    "slowed": "due at an endpoint whose RATE is used up",
     "scheduled": "scheduled for later",
     "held": "leased by others",
     "waiting": "waiting behind others",
@@ -53,20 +54,23 @@ class Tally:
         """Note that the outbox of this database was looked into."""
         self._outboxes.add(using)
 
-    def report(self, scope: Scope) -> str:
-        """Say in a line what was finished, and what is left for later and for others."""
+    def report(self, scope: Scope, slowed: Collection[str] = ()) -> str:
+        """Say in a line what was finished, and what is left for later and for others.
+
+        ``slowed`` are the endpoints whose ``RATE`` is used up.
+        """
         done = [("Delivered", State.DELIVERED), ("failed", State.FAILED)]
         if self.finished[State.CANCELLED]:
             done.append(("cancelled", State.CANCELLED))
         said = ", ".join(f"{word} {self.finished[state]}" for word, state in done)
-        return f"{said}. {self._left(scope)}"
+        return f"{said}. {self._left(scope, slowed)}"
 
-    def _left(self, scope: Scope) -> str:
+    def _left(self, scope: Scope, slowed: Collection[str]) -> str:
         left: Counter[str] = Counter()
         repairs: Counter[str] = Counter()
         for using in sorted(self._outboxes):
             try:
-                left += left_on(using, scope)
+                left += left_on(using, scope, slowed)
                 repairs += repairs_on(using, scope)
             except Error as error:
                 reason = " ".join(str(error).split())
@@ -86,7 +90,7 @@ class Tally:
             self.finished[delivery.state] += 1
 
 
-def left_on(using: str, scope: Scope) -> Counter[str]:
+def left_on(using: str, scope: Scope, slowed: Collection[str] = ()) -> Counter[str]:
     """Count what is unfinished in an outbox, by what has to happen before it is sent."""
     left: Counter[str] = Counter()
     barred = bars.standing(using).barred
@@ -97,17 +101,17 @@ def left_on(using: str, scope: Scope) -> Counter[str]:
             and (group["dispatch"], group["model"]) in scope.dispatches
         )
         kinds = {name: name for name in ("scheduled", "held", "waiting")}
-        kinds["due"] = _why_due(group["endpoint"], barred)
+        kinds["due"] = _why_due(group["endpoint"], barred, slowed)
         for name, kind in kinds.items():
             left[kind if mine else "foreign"] += group[name]
     return left
 
 
-def _why_due(endpoint: str, barred: Mapping[str, float]) -> str:
+def _why_due(endpoint: str, barred: Mapping[str, float], slowed: Collection[str]) -> str:
     """Say what kind of due it is, which nobody took: the endpoint may be barred."""
-    if endpoint not in barred:
-        return "due"
-    return "paused" if barred[endpoint] == inf else "open"
+    if endpoint in barred:
+        return "paused" if barred[endpoint] == inf else "open"
+    return "slowed" if endpoint in slowed else "due"
 
 
 def repairs_on(using: str, scope: Scope) -> Counter[str]:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from time import monotonic
 
 from signal_dispatch import patience
@@ -24,7 +25,8 @@ class Worker:
     table is looked at every ``sweep_seconds`` at least, else every ``max_sleep_seconds``;
     ``after_look`` is called with each alias whose outbox could be looked into.
     ``keep_errors``: what hooks raise is kept for whoever drains or stops, as under test.
-    ``watching``: breakers, pauses and rates are heeded. ``eager``: after a find the table is
+    ``watching``: breakers, pauses and rates are heeded; what a rate holds back for more than
+    ``rate_patience`` seconds is left in the table. ``eager``: after a find the table is
     looked at again soon, because no hint tells of what others record.
 
     Safe to call from any thread. Nothing runs until ``start()`` or the first job.
@@ -45,9 +47,10 @@ class Worker:
         keep_errors: bool = False,
         watching: bool = True,
         eager: bool = False,
+        rate_patience: float = inf,
     ) -> None:
         patience.connect()
-        self._hand = Hand(queue_size, queue_bytes, watching=watching)
+        self._hand = Hand(queue_size, queue_bytes, watching=watching, rate_patience=rate_patience)
         self._senders = SenderThreads(
             self._hand, most=max_senders, idle_seconds=idle_seconds, keep_errors=keep_errors
         )
@@ -75,6 +78,11 @@ class Worker:
         """Look at once for what is due, where anything looks at all."""
         with self._hand.lock:
             self._bookkeeper.sweeper.ask()
+
+    def slowed(self) -> set[str]:
+        """Return the endpoints whose ``RATE`` is used up just now."""
+        with self._hand.lock:
+            return self._hand.health.slowed()
 
     # Told by those who save
 

@@ -109,7 +109,7 @@ def test_what_waits_says_that_its_endpoint_is_barred(page, declare, settings, ba
     bar()
     delivery(**mine, state="delivered", available_at=None)
     delivery(**mine, endpoint="hubspot", available_at=DatabaseNow(242))
-    delivery(environment="production", available_at=DatabaseNow(242))
+    delivery(environment="production", available_at=DatabaseNow(242), state="failed")
     assert "sd-barred" not in page().text
 
     delivery(**mine, available_at=DatabaseNow(242))
@@ -118,6 +118,37 @@ def test_what_waits_says_that_its_endpoint_is_barred(page, declare, settings, ba
     shown = f'in 4 min</time>, <span class="sd-barred" title="{sentence}">{said}</span>'
     assert len(re.findall(shown, answer.text)) == 1
     assert ".sd-barred {" in Path(find("signal_dispatch/admin.css")).read_text()
+
+
+@pytest.mark.parametrize(
+    ("foreign", "sentence"),
+    [
+        ({"environment": "production"}, "SIGNAL_DISPATCH_ENVIRONMENT is"),
+        ({"endpoint": "gone"}, "SIGNAL_DISPATCH_ENDPOINTS"),
+        ({"dispatch": "shop.Gone"}, "No dispatch has the name"),
+        (
+            {"model": "shop.tag"},
+            "The dispatch &#x27;shop.Told&#x27; is registered here, but not for",
+        ),
+    ],
+)
+def test_what_nobody_here_takes_says_so_before_it_says_that_it_is_paused(
+    page, declare, settings, foreign, sentence
+):
+    settings.SIGNAL_DISPATCH_ENVIRONMENT = "staging"
+    declare(Order)
+    values = {"environment": "staging", **foreign}
+    pausing.pause("crm", by="ann", reason="")
+    delivery(**values, state="delivered", available_at=None)
+    delivery(**values, held_by="web:1:ab", available_at=DatabaseNow(60))
+    assert ">stranded<" not in page().text
+
+    delivery(**values)
+    delivery(**values, state="waiting", available_at=None, lane="a")
+    answer = page()
+
+    shown = f'<span class="sd-barred" title="Nobody here takes it. {sentence}[^"]*">stranded</span>'
+    assert len(re.findall(shown, answer.text)) == 2
 
 
 @ONCE

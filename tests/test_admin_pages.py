@@ -175,6 +175,7 @@ def test_work_in_the_background_is_shown_and_may_be_stopped(page, admin_client):
     assert "Retry now state: failed, endpoint: crm ann 1 of 5 2 looked at Stop" in text
     assert "Cancel everything ann 0 of more than 9 done" in text
     assert '<progress max="5" value="2"' in answer.text
+    assert "What was not changed is left as it is" in text
 
     answer = admin_client.post(f"{URL}overview/", {"stop": running.pk}, follow=True)
 
@@ -188,6 +189,10 @@ def test_work_in_the_background_is_shown_and_may_be_stopped(page, admin_client):
 @pytest.mark.parametrize("pk", ["", "x", "999", "\u00b2", "9" * 30])
 def test_stopping_what_there_is_not_does_nothing(admin_client, pk):
     assert admin_client.post(f"{URL}overview/", {"stop": pk}).status_code == 302
+
+
+def test_without_work_in_the_background_nothing_is_said_of_what_it_leaves(page):
+    assert "What was not changed" not in text_of(page("overview"))
 
 
 def test_whoever_may_not_do_it_may_not_stop_it(client):

@@ -64,11 +64,32 @@ def test_filters_say_which():
 def test_a_dry_run_counts_and_does_nothing():
     finished("delivered", 8)
     finished("failed", 31)
-    said = run("--dry-run")
+    said = run("--dry-run").splitlines()
 
-    assert "would delete, as far as no lane needs them" in said
-    assert "crm       shop.Told  failed  1" in said
+    assert said == [
+        "Database 'default': 2 of 2 deliveries would be deleted.",
+        "ENDPOINT  DISPATCH   STATE      DELIVERIES",
+        "crm       shop.Told  delivered  1",
+        "crm       shop.Told  failed     1",
+    ]
     assert len(left()) == 2
+
+
+def test_a_dry_run_judges_as_the_real_one_does(monkeypatch):
+    monkeypatch.setattr(pruning, "STEP", 2)
+    for _ in range(3):
+        finished()
+    finished(lane="a")
+    delivery(lane="a")
+
+    assert run("--dry-run").splitlines() == [
+        "Database 'default': 3 of 4 deliveries would be deleted.",
+        "ENDPOINT  DISPATCH   STATE      DELIVERIES",
+        "crm       shop.Told  delivered  3",
+        "1 would stay: their lanes still need them.",
+    ]
+    assert len(left()) == 5
+    assert run() == "3 deliveries are deleted.\n1 stay: their lanes still need them.\n"
 
 
 def test_what_a_lane_needs_stays_and_is_told():

@@ -84,14 +84,37 @@ def test_a_dry_run_counts_and_does_nothing():
     said = run("--dry-run").splitlines()
 
     assert said == [
-        "Database 'default': would retry",
+        "Database 'default': 1 of 1 deliveries would go out again.",
         "ENDPOINT  DISPATCH   STATE   DELIVERIES",
         "crm       shop.Told  failed  1",
-        "Database 'other': would retry",
+        "Database 'other': 1 of 1 deliveries would go out again.",
         "ENDPOINT  DISPATCH   STATE   DELIVERIES",
         "hubspot   shop.Told  failed  1",
     ]
     assert states() == ["failed"]
+
+
+def test_a_dry_run_judges_as_the_real_one_does(monkeypatch):
+    monkeypatch.setattr(batches, "BATCH", 2)
+    for number in range(3):
+        failed(object_pk=number, endpoint="erp")
+    failed(lane="a", event="updated")
+    delivery(lane="a", state="delivered", available_at=None, finished_at=DatabaseNow())
+    failed(event="deleted", method="")
+    before = list(Delivery.objects.order_by("id").values())
+
+    assert run("--dry-run").splitlines() == [
+        "Database 'default': 3 of 5 deliveries would go out again.",
+        "ENDPOINT  DISPATCH   STATE   DELIVERIES",
+        "erp       shop.Told  failed  3",
+        "2 would be left: due already, in somebody's hands, replaced by another, or a later one "
+        "told the newer state.",
+    ]
+    assert list(Delivery.objects.order_by("id").values()) == before
+    assert run("--object", "shop.order:1", "--endpoint", "crm", "--dry-run").startswith(
+        "Database 'default': 0 of 2 deliveries would go out again.\n2 would be left: "
+    )
+    assert run().startswith("Database 'default': 3 of 5 deliveries go out again.")
 
 
 def test_each_database_has_its_turn():

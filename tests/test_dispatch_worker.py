@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from contextlib import contextmanager
 from unittest import mock
 
@@ -251,10 +252,57 @@ def test_once_says_what_waits_for_endpoints_that_are_not_called(
     )
 
 
+@pytest.fixture
+def rated(settings, monkeypatch):
+    """Give the endpoint a rate, beside one without; who still drains after a while has failed."""
+    drain, until = Worker.drain, time.monotonic() + 20
+
+    def bounded(self, timeout):
+        assert time.monotonic() < until, "it does not end"
+        drain(self, timeout)
+
+    def rate(text):
+        entry = settings.SIGNAL_DISPATCH_ENDPOINTS["crm"]
+        settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": entry | {"RATE": text}, "erp": entry}
+
+    monkeypatch.setattr(Worker, "drain", bounded)
+    return rate
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
+@pytest.mark.parametrize("many", [2, 40])
+def test_once_leaves_what_a_rate_holds_back_for_long(declare, receiver, rated, capsys, many):
+    rated("1/h")
+    declare(Order)
+    held_back = [delivery(path=str(number)) for number in range(many)]
+    others = [delivery(endpoint="erp") for _ in range(3)]
+    run(verbosity=1)
+
+    assert {state_of(each) for each in others} == {"delivered"}
+    assert [state_of(each) for each in held_back].count("delivered") == 1
+    assert not Delivery.objects.filter(state="pending", available_at__gt=DatabaseNow()).exists()
+    assert capsys.readouterr().out.splitlines()[1] == (
+        f"Delivered 4, failed 0. Left: {many - 1} due at an endpoint whose RATE is used up."
+    )
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
+def test_once_waits_for_a_rate_that_has_room_again_in_a_moment(declare, receiver, rated, capsys):
+    rated("2/s")
+    declare(Order)
+    for number in range(5):
+        delivery(path=str(number))
+    run(verbosity=1)
+
+    assert "Delivered 5, failed 0. Nothing is left." in capsys.readouterr().out.splitlines()
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("as_in_production")
 def test_a_database_that_is_away_at_the_end_is_no_error(declare, receiver, capsys, monkeypatch):
-    def away(using, scope):
+    def away(using, scope, slowed):
         raise OperationalError("server\n  gone")
 
     monkeypatch.setattr(tallies, "left_on", away)

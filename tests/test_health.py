@@ -91,6 +91,23 @@ def test_a_rate_that_is_used_up_slows_its_endpoint_until_there_is_room(known):
     assert known.health.seconds_slowed([CRM]) == 0
 
 
+def test_whoever_is_not_patient_bars_what_a_rate_holds_back_for_longer(monkeypatch):
+    known = Known(monkeypatch, rate_patience=5.0)
+    known.health.bar("default", {"slack": 30.0})
+    known.health.slow("crm", 60)
+
+    assert known.health.barred("default") == {"slack": 1030.0, "crm": inf}
+    assert known.health.barred("other") == {"crm": inf}
+    assert known.health.turns_away(known.job(probe=True))
+    assert known.health.slowed() == {"crm"}
+    known.now += 55
+    assert known.health.barred("other") == {}
+    assert not known.health.turns_away(known.job())
+    assert known.health.slowed() == {"crm"}
+    known.now += 5
+    assert known.health.slowed() == set()
+
+
 # When a few more failures could open the breaker.
 
 

@@ -9,7 +9,7 @@ from django.db import connections, transaction
 from signal_dispatch import Event, lanes, settling
 from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Attempt, Delivery, State
-from signal_dispatch.repairing import retry
+from signal_dispatch.repairing import foresee, retry
 from signal_dispatch.settling import Settlement
 from tests.deliveries import attempt_of, delivery, seconds_until
 from tests.sending import attempt
@@ -37,7 +37,11 @@ def states():
 
 
 def retried(*made):
-    return retry(Delivery.objects.filter(pk__in=[each.pk for each in made]))
+    chosen = Delivery.objects.filter(pk__in=[each.pk for each in made])
+    foreseen = foresee(chosen)
+    done = retry(chosen)
+    assert len(foreseen) == done, "it is foreseen what is done"
+    return done
 
 
 # What goes back

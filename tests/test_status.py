@@ -242,8 +242,7 @@ WELL = Status("default", "", {}, 0, (), (), (), ())
 
 def stands(age=0.0, failed=0, alive=()):
     workers = tuple(status.Worker("w", each, 1, 1, 1, ()) for each in alive)
-    backlog = Backlog("crm", 1, age, 0, 0, 0, 0)
-    return Status("default", "", {}, failed, (backlog,), (), (), workers)
+    return Status("default", "", {}, failed, (), (), (), workers, oldest_due_seconds=age)
 
 
 def pauses(**endpoints):
@@ -252,10 +251,21 @@ def pauses(**endpoints):
     return Status("default", "", {}, 0, (), (), (), (), barred=tuple(barred))
 
 
+def breaks(**deliveries):
+    """Say of endpoints whose breaker is open how many deliveries wait for each."""
+    barred = [Barred(name, 0.0, "", "", 300_000, number) for name, number in deliveries.items()]
+    return Status("default", "", {}, 0, (), (), (), (), barred=tuple(barred))
+
+
+OPEN = "The breaker of the endpoint 'crm' is open: most calls to it failed."
+
+
 @pytest.mark.parametrize(
     ("limits", "standing", "sentences"),
     [
         (Limits(), WELL, []),
+        (Limits(), breaks(crm=1, erp=0), [OPEN]),
+        (Limits(), breaks(crm=0), []),
         (Limits(), stands(age=299), []),
         (Limits(), stands(age=301), ["A delivery has been due for 301 s (limit 300)."]),
         (Limits(max_age=20), stands(age=21), ["A delivery has been due for 21 s (limit 20)."]),
@@ -326,7 +336,8 @@ FROM generate_series(1, 20000) AS n
 """
 
 
-def test_what_waits_for_a_paused_endpoint_or_an_open_breaker_is_told_as_that():
+def test_what_waits_for_a_paused_endpoint_or_an_open_breaker_is_told_as_that(declare):
+    declare(Order)
     old = DatabaseNow(-1000)
     delivery(endpoint="crm", available_at=old)
     delivery(endpoint="hubspot", available_at=old)
@@ -346,6 +357,23 @@ def test_what_waits_for_a_paused_endpoint_or_an_open_breaker_is_told_as_that():
     assert problem.startswith("The breaker of the endpoint 'hubspot' is open")
     bars.resume("default", "crm")
     assert status_of("default").oldest_due_seconds > 900
+
+
+def test_what_is_stranded_is_not_due_for_too_long(declare):
+    declare(Order)
+    for foreign in (
+        {"environment": "staging"},
+        {"endpoint": "gone"},
+        {"dispatch": "shop.Gone"},
+        {"model": "shop.tag"},
+    ):
+        delivery(available_at=DatabaseNow(-7200), **foreign)
+    found = status_of("default")
+    assert sum(each.deliveries for each in found.stranded) == 4
+    assert (found.oldest_due_seconds, Limits().problems(found)) == (0, [])
+    delivery(available_at=DatabaseNow(-600))
+
+    assert 600 <= status_of("default").oldest_due_seconds < 7000
 
 
 def test_of_tenants_no_more_is_told_than_the_name_of_their_entry():
@@ -370,8 +398,9 @@ def test_what_is_paused_tells_of_all_that_waits_for_it():
 
 
 def test_a_breaker_that_settings_took_away_keeps_nobody_from_being_well(settings):
+    delivery()
     bars.open_breaker("default", "crm", Breaker(), attempts=10, failed=10)
-    assert Limits().problems(status_of("default"))
+    assert Limits().problems(status_of("default")) == [OPEN]
     entry = settings.SIGNAL_DISPATCH_ENDPOINTS["crm"] | {"BREAKER": None}
     settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": entry}
 

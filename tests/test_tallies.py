@@ -33,6 +33,14 @@ def test_what_is_left_is_counted_by_what_has_to_happen():
 
 
 @on_both
+def test_what_is_due_and_left_because_of_a_rate_is_told_apart():
+    delivery()
+    delivery(endpoint="tenant:42")
+
+    assert left_on("default", SCOPE, {"crm"}) == Counter(due=1, slowed=1)
+
+
+@on_both
 def test_only_outboxes_that_were_looked_into_are_counted():
     tally = Tally()
     delivery("other")

@@ -52,6 +52,7 @@ def test_an_empty_outbox_is_healthy(client):
 
 def test_what_is_not_well_is_said_with_503(client):
     finished("failed")
+    delivery(endpoint="hubspot")
     bars.open_breaker("default", "hubspot", Breaker(), attempts=10, failed=9)
     code, said = ask(client)
 
@@ -64,7 +65,8 @@ def test_what_is_not_well_is_said_with_503(client):
     assert said["databases"]["default"]["barred"] == {"breaker": ["hubspot"], "paused": []}
 
 
-def test_the_site_sets_the_limits(client):
+def test_the_site_sets_the_limits(client, declare):
+    declare(Order)
     finished("failed")
     delivery(available_at=DatabaseNow(-5000))
 

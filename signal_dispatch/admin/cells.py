@@ -31,12 +31,14 @@ def two_lines(above: Any, below: Any) -> Any:
 
 
 def barred(delivery: Any) -> SafeString | str:
-    """Show that its endpoint must not be called, the sentence on hover; empty where it may be."""
+    """Show that nobody here takes it, or calls its endpoint, the sentence on hover; else empty."""
     bar: Bar = getattr(delivery, "bar", Bar("open"))
+    word = _("paused") if bar.kind == "paused" else _("breaker open")
     why = why_barred(bar)
+    if stranded := getattr(delivery, "stranded", ""):
+        word, why = _("stranded"), stranded
     if not why:
         return ""
-    word = _("paused") if bar.kind == "paused" else _("breaker open")
     return format_html('<span class="sd-barred" title="{}">{}</span>', why, word)
 
 

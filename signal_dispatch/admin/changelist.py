@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from signal_dispatch.admin import cells, outboxes
 from signal_dispatch.admin.days import Days, days_of
 from signal_dispatch.conf import settings
-from signal_dispatch.explaining import timed
+from signal_dispatch.explaining import timed, why_stranded
 from signal_dispatch.faring import bars_of
 from signal_dispatch.models import UNFINISHED
 from signal_dispatch.selecting import Selection
@@ -108,11 +108,14 @@ class DeliveryChangeList(ChangeList):
         return list(ids[: COUNTED + 1])
 
     def _note_bars(self) -> None:
-        """Note at each row what keeps its endpoint from being called, where it waits for that."""
-        rows = [row for row in self.result_list if row.environment == settings.environment]
-        waiting = [row for row in rows if row.state in UNFINISHED]
-        bars = bars_of(self.root_queryset.db, sorted({row.endpoint for row in waiting}))
+        """Note at each row that waits why nobody here takes it, or what bars its endpoint."""
+        waiting = [row for row in self.result_list if row.state in UNFINISHED]
         for row in waiting:
+            in_hand = row.held_by and (row.due_in or 0) > 0
+            row.stranded = "" if in_hand else why_stranded(row)
+        mine = [row for row in waiting if row.environment == settings.environment]
+        bars = bars_of(self.root_queryset.db, sorted({row.endpoint for row in mine}))
+        for row in mine:
             row.bar = bars[row.endpoint]
 
     def _link_back(self, ids: list[int]) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from argparse import ArgumentParser
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -139,12 +140,17 @@ def filters_of(options: Mapping[str, Any]) -> Filters:
     return Filters(aliases, selections, named)
 
 
-def summary(rows: DeliveryQuerySet) -> list[str]:
-    """Return a table of the rows by endpoint, dispatch and state."""
-    counted: Any = rows.order_by().values_list("endpoint", "dispatch", "state")
-    counted = counted.annotate(count=Count("id")).order_by("endpoint", "dispatch", "state")
+def counted(rows: DeliveryQuerySet) -> Counter[tuple[str, ...]]:
+    """Count the rows by endpoint, dispatch and state."""
+    groups: Any = rows.order_by().values_list("endpoint", "dispatch", "state")
+    return Counter({tuple(names): count for *names, count in groups.annotate(count=Count("id"))})
+
+
+def summary(counts: Mapping[tuple[str, ...], int]) -> list[str]:
+    """Return a table of what was counted; nothing where that is nothing."""
     head = ("ENDPOINT", "DISPATCH", "STATE", "DELIVERIES")
-    return list(table([head, *((*names, str(count)) for *names, count in counted)]))
+    rows = [(*names, str(count)) for names, count in sorted(counts.items())]
+    return list(table([head, *rows])) if rows else []
 
 
 def _aliases(named: Sequence[str] | None) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 import time
 from argparse import ArgumentParser
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -13,12 +14,15 @@ from signal_dispatch.management.filters import (
     FilteringCommand,
     Filters,
     add_filters,
+    counted,
     filters_of,
     summary,
 )
 from signal_dispatch.management.progress import Advance, progress
 from signal_dispatch.management.stopping import until_told
 from signal_dispatch.models import DeliveryQuerySet, State
+
+_WHY_LEFT = "their lanes still need them."
 
 
 class Command(FilteringCommand):
@@ -59,11 +63,21 @@ class Command(FilteringCommand):
         if not found:
             self.stdout.write(f"No deliveries {filters} are old enough: nothing to delete.")
         elif options["dry_run"]:
-            for (alias, _state), rows in found.items():
-                self.stdout.write(f"Database {alias!r}: would delete, as far as no lane needs them")
-                self.stdout.writelines(f"{line}\n" for line in summary(rows))
+            for alias in dict.fromkeys(alias for alias, _state in found):
+                self._foresee([rows for (a, _), rows in found.items() if a == alias], alias)
         else:
             self._prune(found, options["verbosity"])
+
+    def _foresee(self, found: list[DeliveryQuerySet], alias: str) -> None:
+        counts: Counter[tuple[str, ...]] = Counter()
+        for rows in found:
+            for free in pruning.foresee(rows, alias):
+                counts += counted(rows.filter(pk__in=free))
+        total, gone = sum(rows.count() for rows in found), counts.total()
+        self.stdout.write(f"Database {alias!r}: {gone} of {total} deliveries would be deleted.")
+        self.stdout.writelines(f"{line}\n" for line in summary(counts))
+        if gone < total:
+            self.stdout.write(f"{total - gone} would stay: {_WHY_LEFT}")
 
     def _prune(self, found: dict[tuple[str, State], DeliveryQuerySet], verbosity: int) -> None:
         total = sum(rows.count() for rows in found.values())
@@ -78,7 +92,7 @@ class Command(FilteringCommand):
         if told:
             raise CommandError("Stopped before the end. Start it again to go on.", returncode=130)
         if deleted < total:
-            self.stdout.write(f"{total - deleted} stay: their lanes still need them.")
+            self.stdout.write(f"{total - deleted} stay: {_WHY_LEFT}")
 
 
 def _expired(filters: Filters, alias: str, state: State, days: float | None) -> DeliveryQuerySet:

@@ -1,6 +1,7 @@
 """Let deliveries go out again: those that failed, unless others are asked for."""
 
 from argparse import ArgumentParser
+from collections import Counter
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -9,14 +10,18 @@ from signal_dispatch.management.batches import batches
 from signal_dispatch.management.filters import (
     FilteringCommand,
     add_filters,
+    counted,
     filters_of,
     summary,
 )
 from signal_dispatch.management.progress import progress
 from signal_dispatch.management.stopping import until_told
 from signal_dispatch.models import DeliveryQuerySet, State
-from signal_dispatch.repairing import retry
+from signal_dispatch.repairing import foresee, retry
 
+_WHY_LEFT = (
+    "due already, in somebody's hands, replaced by another, or a later one told the newer state."
+)
 _STATES = (State.FAILED, State.CANCELLED, State.PENDING)
 
 
@@ -43,10 +48,20 @@ class Command(FilteringCommand):
         for alias in (alias for alias, count in found.items() if count):
             rows = filters.rows(alias)
             if options["dry_run"]:
-                self.stdout.write(f"Database {alias!r}: would retry")
-                self.stdout.writelines(f"{line}\n" for line in summary(rows))
+                self._foresee(rows, alias, found[alias])
             else:
                 self._retry(rows, alias, found[alias], options["verbosity"])
+
+    def _foresee(self, rows: DeliveryQuerySet, alias: str, count: int) -> None:
+        counts: Counter[tuple[str, ...]] = Counter()
+        for some in batches(rows, ()):
+            foreseen = foresee(rows.filter(pk__in=some))
+            counts += counted(rows.filter(pk__in=foreseen))
+        done = counts.total()
+        self.stdout.write(f"Database {alias!r}: {done} of {count} deliveries would go out again.")
+        self.stdout.writelines(f"{line}\n" for line in summary(counts))
+        if count > done:
+            self.stdout.write(f"{count - done} would be left: {_WHY_LEFT}")
 
     def _retry(self, rows: DeliveryQuerySet, alias: str, count: int, verbosity: int) -> None:
         done = seen = 0
@@ -60,9 +75,6 @@ class Command(FilteringCommand):
                 advance(len(some), some[-1])
         self.stdout.write(f"Database {alias!r}: {done} of {seen} deliveries go out again.")
         if seen > done:
-            self.stdout.write(
-                f"{seen - done} were left: due already, in somebody's hands, replaced by another, "
-                "or a later one told the newer state."
-            )
+            self.stdout.write(f"{seen - done} were left: {_WHY_LEFT}")
         if told:
             raise CommandError("Stopped before the end. Start it again to go on.", returncode=130)

@@ -2,6 +2,7 @@
 
 import time
 from argparse import ArgumentParser
+from math import inf
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -19,6 +20,8 @@ from signal_dispatch.worker import Worker
 POLL_SECONDS = 0.1
 #: Seconds that calls in flight get after the first signal.
 DRAIN_SECONDS = 20.0
+#: Seconds that ``--once`` waits at most for a rate to have room again.
+RATE_PATIENCE_SECONDS = 5.0
 
 
 class Command(BaseCommand):
@@ -36,7 +39,8 @@ class Command(BaseCommand):
             "--once",
             action="store_true",
             help="Send until nothing is due and no repair is left to be made that the admin was "
-            "asked for, say what was done and what is left, exit with 0.",
+            "asked for, say what was done and what is left, exit with 0. What a RATE holds back "
+            f"for more than {RATE_PATIENCE_SECONDS:g} s is left.",
         )
         parser.add_argument(
             "--concurrency", type=int, default=16, metavar="N", help="Threads that send (16)."
@@ -80,6 +84,7 @@ class Command(BaseCommand):
             after_look=after_look,
             watching=not backends.under_test,
             eager=True,
+            rate_patience=RATE_PATIENCE_SECONDS if options["once"] else inf,
         )
         with until_told() as told, tally.counting():
             worker.start()
@@ -94,7 +99,7 @@ class Command(BaseCommand):
                 worker.stop(DRAIN_SECONDS)
                 heartbeat.stop()
         if options["once"] and options["verbosity"] > 0:
-            self._say(tally.report(scope()), options)
+            self._say(tally.report(scope(), worker.slowed()), options)
         self._say("Stopped.", options)
 
     def _say(self, text: str, options: dict[str, Any]) -> None:
