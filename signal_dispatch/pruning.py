@@ -72,7 +72,10 @@ def step(rows: DeliveryQuerySet, using: str, after: Place | None = None) -> Step
 
 
 def foresee(rows: DeliveryQuerySet, using: str) -> Iterator[list[int]]:
-    """Yield the numbers of those that steps would delete, step by step; deletes nothing."""
+    """Yield the numbers of those that steps would delete, step by step; deletes nothing.
+
+    Leaves out what is free only once an earlier step has deleted others of its lane.
+    """
     place = None
     while True:
         free, place = _look(rows, using, place)
