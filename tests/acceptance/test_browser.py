@@ -142,7 +142,8 @@ def pictured(tmp_path):
 
     def pictured(page, name):
         directory.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=directory / f"{name}.png", full_page=True)
+        # On a busy machine the browser takes its time to settle.
+        page.screenshot(path=directory / f"{name}.png", full_page=True, timeout=90_000)
 
     return pictured
 
