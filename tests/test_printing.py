@@ -28,7 +28,8 @@ def test_a_list_that_nobody_reads_to_its_end_is_no_error(declare, broken_pipe):
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
-def test_the_exit_code_says_how_it_stands_though_nobody_reads_it(broken_pipe, form):
+def test_the_exit_code_says_how_it_stands_though_nobody_reads_it(declare, broken_pipe, form):
+    declare(Order)
     call_command("dispatch_status", *form, stdout=broken_pipe)
     delivery(available_at=DatabaseNow(-86400))
 

@@ -99,7 +99,7 @@ def test_a_handler_that_locks_and_saves_never_meets_a_saver(
         thread.start()
     for thread in threads:
         thread.join()
-    backends["default"].drain(120)
+    backends["default"].drain(scaled(120, 900))  # an object's go one by one
 
     troubles = [r.getMessage() for r in caplog.records if r.levelname in ("WARNING", "ERROR")]
     report(
