@@ -280,7 +280,7 @@ def test_a_pool_that_has_no_connection_left_is_waited_for_quietly(
             time.sleep(scaled(3, 25))
         assert Delivery.objects.unfinished().count() == count
         # Who looks for what is due and who writes down what came pause each for themselves.
-        told = [r.module for r in caplog.records if "can't be reached" in r.getMessage()]
+        told = [r.msg for r in caplog.records if "can't be reached" in r.getMessage()]
         refused = max(Counter(told).values(), default=0)
     finally:
         monkeypatch.setattr(connection.pool, "timeout", 0.5)
