@@ -9,10 +9,10 @@ import pytest
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 from django.core.management import call_command
-from django.db import connections, transaction
+from django.db import connection, connections, transaction
 from django_tasks_db.management.commands.db_worker import Worker
 
-from signal_dispatch import enqueue
+from signal_dispatch import enqueue, patience
 from signal_dispatch.backends import backends
 from signal_dispatch.models import Attempt, Delivery
 from signal_dispatch.signals import delivery_finished
@@ -124,7 +124,11 @@ def test_a_saved_object_is_told(case):
     assert Attempt.objects.count() == (0 if case.name == "console" else 1)
 
 
-def test_nothing_is_told_before_the_commit_and_all_of_it_after(case):
+def test_nothing_is_told_before_the_commit_and_all_of_it_after(case, monkeypatch):
+    # On SQLite who would send waits for who saves, and would for long.
+    monkeypatch.setattr(patience, "SECONDS", 0.5)
+    if connection.vendor == "sqlite":
+        monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.5)
     with transaction.atomic():
         Order.objects.create(number="A-1")
         Order.objects.create(number="A-2")
