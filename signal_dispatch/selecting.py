@@ -66,6 +66,9 @@ class Selection:
         unknown = [name for name in given if name not in known]
         if unknown:
             raise ValueError(f"{unknown[0]!r} is not known. Known: {', '.join(known)}.")
+        for name, value in given.items():
+            if not isinstance(value, str):  # such as a stored one that somebody changed
+                raise ValueError(f"{name!r} must be text, and is {value!r}.")
         values = {name: storable(value) for name, value in given.items()}
         return cls(
             **{name: value for name, value in values.items() if name != "q" or value.strip()}

@@ -193,6 +193,16 @@ def test_what_this_code_does_not_know_ends_with_a_sentence():
     assert repair.error == "This code knows no intervention 'paint'."
 
 
+def test_a_stored_filter_that_is_no_text_ends_with_a_sentence():
+    repair = asked()
+    Repair.objects.update(selection={"endpoint": 5})
+
+    all_steps()
+
+    repair.refresh_from_db()
+    assert (bool(repair.finished_at), repair.error) == (True, "'endpoint' must be text, and is 5.")
+
+
 def test_what_was_finished_long_ago_is_forgotten():
     old = asked(state="failed")
     Repair.objects.update(finished_at=DatabaseNow(-repair_steps.KEEP_SECONDS - 60))
