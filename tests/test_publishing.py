@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import contextmanager
+from time import monotonic
 
 import pytest
 from django.db import OperationalError, transaction
@@ -306,3 +307,13 @@ def test_without_threads_the_rows_are_left_to_others(backend, monkeypatch, recei
 
     assert backend._worker is None
     assert Delivery.objects.get().attempts == 1
+
+
+def test_while_the_engine_rests_nobody_looks_for_what_it_would_not_take():
+    engine = engines.Engine(lambda using, ids: None, lambda: None)
+    publisher = publishing.Publisher(lambda: None, engine)
+    assert publisher._next_at() <= monotonic(), "it is time to look"
+
+    engine.open_at = monotonic() + 60
+
+    assert publisher._next_at() == engine.open_at
