@@ -148,7 +148,9 @@ class ModelDispatch(Generic[ModelT]):
         """Return what the body says, ``None`` for no body."""
         if self.serializer_class is not None:
             return self.serializer_class(instance).data
-        return payloads.from_fields(instance, self.fields) if self.fields else None
+        if not self.fields:
+            return None
+        return payloads.from_fields(instance, self.fields, model=self.model)
 
     def encode(self, payload: Any) -> tuple[bytes, str]:
         """Return the body's bytes and its content type."""

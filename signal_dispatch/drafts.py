@@ -113,7 +113,7 @@ def draft_path(dispatch: ModelDispatch[Any], change: Change[Any]) -> str:
     given = dispatch.get_path_values(change.instance, change)
     if not isinstance(given, Mapping):
         raise PathError(f"get_path_values() returned {given!r}, which is no dict.")
-    values = _path_values(change.instance, template, given, kept)
+    values = _path_values(dispatch.model, change.instance, template, given, kept)
     return paths.expand(template, values, keep=kept)
 
 
@@ -133,13 +133,17 @@ def related_by(dispatch: ModelDispatch[Any]) -> list[str]:
 
 
 def _path_values(
-    instance: Model, template: str, given: Mapping[str, Any], kept: frozenset[str]
+    model: type[Model],
+    instance: Model,
+    template: str,
+    given: Mapping[str, Any],
+    kept: frozenset[str],
 ) -> dict[str, Any]:
     values = dict(given)
     for name in paths.variables(template):
         if name not in values and name not in kept:
             try:
-                values[name] = lookups.resolve(instance, name)
+                values[name] = lookups.resolve(instance, name, model=model)
             except PayloadError as error:
                 raise PathError(f"The path {template!r}: {error}") from error
     return values

@@ -37,15 +37,18 @@ _BLOCKED: tuple[type[Exception], ...] = (
 )
 
 
-def resolve(instance: Model, lookup: str) -> Any:
+def resolve(instance: Model, lookup: str, *, model: type[Model] | None = None) -> Any:
     """Follow a look-up through relations and attributes to a value, in its stored form.
 
+    ``pk`` is the key that the instance has as one of ``model``, a parent of its own.
     ``None`` on the way gives ``None``. At the end a foreign key gives what its column holds, a
     many-to-many relation the list of pks in their order. A field that was not loaded, may not be
     fetched, or holds an expression is read from the instance's database.
     Raises ``PayloadError`` where a related object is missing, a name leads nowhere, or a field
     can't hold its value.
     """
+    if lookup == "pk" and model is not None:
+        lookup = model._meta.pk.name
     holder: Any = instance
     *way, last = lookup.split(LOOKUP_SEP)
     try:

@@ -18,12 +18,15 @@ _LISTS = (Sequence, Set, ValuesView, Iterator, QuerySet)
 _TEXT_AND_BYTES = (str, bytes, bytearray, memoryview)
 
 
-def from_fields(instance: Model, fields: Iterable[str]) -> dict[str, Any]:
+def from_fields(
+    instance: Model, fields: Iterable[str], *, model: type[Model] | None = None
+) -> dict[str, Any]:
     """Build the payload that these look-ups make: flat, its keys as they are written.
 
+    ``pk`` is the instance's as one of ``model``, where that is a parent of its own.
     Values are plain, and as the database will give them back. Raises ``PayloadError``.
     """
-    return {lookup: to_plain(resolve(instance, lookup), at=lookup) for lookup in fields}
+    return {name: to_plain(resolve(instance, name, model=model), at=name) for name in fields}
 
 
 def to_plain(value: Any, *, at: str = "") -> Any:

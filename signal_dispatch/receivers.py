@@ -134,7 +134,7 @@ def _write_and_record(
         with joined_transaction(using) as noticed.alone:
             save = changes.before_save(instance, model, dispatches, using)
             updated = write()
-            with _as_in_post_save(instance, using):
+            with _as_in_post_save(instance, model, using):
                 noticed.recorded += _record_save(
                     save, created=not updated, fields=fields, alone=noticed.alone
                 )
@@ -243,8 +243,10 @@ def _noticing(instance: Model, model: type[Model]) -> Iterator[_Noticed]:
 
 
 @contextmanager
-def _as_in_post_save(instance: Model, using: str) -> Iterator[None]:
+def _as_in_post_save(instance: Model, model: type[Model], using: str) -> Iterator[None]:
     """Let hooks see the instance as ``post_save`` shows it; Django sets this a moment later."""
+    for link in _links_to(model, instance):
+        setattr(instance, link.attname, getattr(instance, link.related_model._meta.pk.attname))
     state = instance._state
     before = state.db, state.adding
     state.db, state.adding = using, False
@@ -252,3 +254,14 @@ def _as_in_post_save(instance: Model, using: str) -> Iterator[None]:
         yield
     finally:
         state.db, state.adding = before
+
+
+def _links_to(model: type[Model], child: Model) -> Iterable[Any]:
+    """Find what makes a multi-table child one of the model, the nearest to the model first."""
+    fields: Iterable[Any] = () if type(child) is model else child._meta.concrete_fields
+    return (
+        field
+        for field in fields
+        if getattr(field.remote_field, "parent_link", False)
+        and issubclass(field.related_model, model)
+    )

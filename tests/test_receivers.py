@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from signal_dispatch import Event, enqueue, outbox
 from signal_dispatch.models import Delivery
 from tests import savepoints
+from tests.fieldzoo.models import Board, LitSign, NeonSign, Sign, SignBoard
 from tests.shop.models import Customer, Order, OrderProxy, PriorityOrder, Seat, Shipment
 
 
@@ -208,6 +209,39 @@ def test_a_proxy_and_a_child_follow_their_model_once_each(declare):
         ("deleted", child_pk),
     ]
     assert set(Delivery.objects.values_list("model", flat=True)) == {"shop.order"}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("child", [LitSign, NeonSign])
+def test_the_key_of_a_new_child_is_known_when_its_parent_is_told(declare, child):
+    seen = []
+
+    def should_send(self, sign, change):
+        seen.append(sign.pk)
+        return True
+
+    declare(Sign, path="signs/{pk}", fields=["pk"], should_send=should_send)
+    sign = child.objects.create()
+
+    (delivery,) = Delivery.objects.all()
+    assert (delivery.state, delivery.path) == ("pending", f"signs/{sign.pk}")
+    assert (delivery.payload, delivery.object_pk, seen) == ({"pk": sign.pk}, sign.pk, [sign.pk])
+
+
+@pytest.mark.django_db
+def test_pk_is_the_key_of_the_declared_model(declare):
+    """A child of two parents is known to each by another number."""
+    Board.objects.create()
+    declare(Sign, name="shop.S", path="signs/{pk}", fields=["pk"])
+    declare(Board, name="shop.B", path="boards/{pk}", fields=["pk"])
+    both = SignBoard.objects.create()
+
+    of_each = {d.dispatch: (d.path, d.payload, d.object_pk) for d in Delivery.objects.all()}
+    assert both.board_id != both.pk
+    assert of_each == {
+        "shop.S": (f"signs/{both.id}", {"pk": both.id}, both.id),
+        "shop.B": (f"boards/{both.board_id}", {"pk": both.board_id}, both.board_id),
+    }
 
 
 @pytest.mark.django_db

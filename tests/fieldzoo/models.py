@@ -115,3 +115,17 @@ class LitSign(Sign):
     """The first end, with a table of its own beside."""
 
     colour = models.CharField(max_length=10)
+
+
+class NeonSign(LitSign):
+    """A child of the child."""
+
+
+class Board(models.Model):
+    """Something with a key that is not called ``id``."""
+
+    board_id = models.AutoField(primary_key=True)
+
+
+class SignBoard(Sign, Board):
+    """A child of two parents, each with a key of its own."""
