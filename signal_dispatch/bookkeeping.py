@@ -11,6 +11,7 @@ from django.db import Error, connections
 
 from signal_dispatch import claims, lanes
 from signal_dispatch.accounts import Accountant
+from signal_dispatch.databases import refresh_connections
 from signal_dispatch.gates import Gatekeeper
 from signal_dispatch.hand import MAX_UNRECORDED, Hand
 from signal_dispatch.intake import Intake
@@ -117,8 +118,7 @@ class Bookkeeper:
     # Working
 
     def _step(self) -> None:
-        for connection in connections.all(initialized_only=True):
-            connection.close_if_unusable_or_obsolete()
+        refresh_connections()
         self._last_work = monotonic()
         do_all(
             [

@@ -1,15 +1,42 @@
-"""What differs from one database to the next: how a transaction begins, and who may write where."""
+"""What differs from one database to the next: how a transaction begins, and who may write where.
+
+And how long our own threads keep a connection.
+"""
 
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from time import monotonic
+from typing import Any, Final
 
 from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model, QuerySet
 
 from signal_dispatch import patience
+
+#: Seconds between two looks at the age of a working thread's connections.
+JUDGE_SECONDS: Final = 5.0
+
+_judged = threading.local()
+
+
+def refresh_connections() -> None:
+    """Close this thread's connections that are broken or too old; for threads of our own.
+
+    ``CONN_MAX_AGE`` is meant for requests, and 0 where nobody sets it: a thread at work that asked
+    for their age before each piece of work would connect anew for each. One that came from a pool
+    goes back to it each time, because requests wait for it.
+    """
+    now = monotonic()
+    due = now >= getattr(_judged, "until", now)
+    if due:
+        _judged.until = now + JUDGE_SECONDS
+    for connection in connections.all(initialized_only=True):
+        pooled = connection.settings_dict["OPTIONS"].get("pool")
+        if due or pooled or connection.errors_occurred:
+            connection.close_if_unusable_or_obsolete()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from time import monotonic, sleep
 from django.db import connections
 
 from signal_dispatch import lanes, patience
+from signal_dispatch.databases import refresh_connections
 from signal_dispatch.engines import Engine
 from signal_dispatch.jobs import Place
 from signal_dispatch.lookouts import GRACE_SECONDS, Lookout
@@ -194,8 +195,7 @@ class Publisher:
         return max(self._lookout.next_at, self._engine.open_at)
 
     def _step(self) -> None:
-        for connection in connections.all(initialized_only=True):
-            connection.close_if_unusable_or_obsolete()
+        refresh_connections()
         now = monotonic()
         works: list[Callable[[], object]] = [self._release, self._publish]
         looking = self._next_look_at() <= now

@@ -11,6 +11,7 @@ from signal_dispatch import claims
 from signal_dispatch.calling import send_limit_of
 from signal_dispatch.concluding import count_internal, tell
 from signal_dispatch.conf import MARGIN_SECONDS, settings
+from signal_dispatch.databases import refresh_connections
 from signal_dispatch.delivering import deliver
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.entries import Endpoint
@@ -178,8 +179,7 @@ class SenderThreads:
 
     def _try(self, job: Job, sessions: SessionCache) -> Settlement | None:
         try:
-            for connection in connections.all(initialized_only=True):
-                connection.close_if_unusable_or_obsolete()
+            refresh_connections()
             settlement = deliver(
                 job.delivery,
                 job.using,

@@ -8,7 +8,7 @@ from django.db.backends.signals import connection_created
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from signal_dispatch import bookkeeping, claims, lanes, records
+from signal_dispatch import bookkeeping, claims, databases, lanes, records
 from signal_dispatch.bookkeeping import Bookkeeper
 from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
@@ -80,6 +80,7 @@ class Desk:
 @pytest.fixture
 def desk(monkeypatch):
     monkeypatch.setattr(bookkeeping, "connections", NoConnections())
+    monkeypatch.setattr(bookkeeping, "refresh_connections", lambda: None)
     return Desk(monkeypatch)
 
 
@@ -622,11 +623,15 @@ def test_after_an_error_it_takes_another_connection(running, monkeypatch, opened
 
 @on_a_server_or_file
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize(("age", "another"), [(0, True), (600, False)])
-def test_its_connection_grows_no_older_than_the_settings_say(
-    running, monkeypatch, opened, age, another
+@pytest.mark.parametrize(
+    ("age", "judged_each", "another"), [(0, 0, True), (600, 0, False), (0, 600, False)]
+)
+def test_its_connection_is_judged_by_the_settings_from_time_to_time(
+    running, monkeypatch, opened, age, judged_each, another
 ):
+    """By default it would be another one for each batch."""
     monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", age)
+    monkeypatch.setattr(databases, "JUDGE_SECONDS", judged_each)
     monkeypatch.setattr(bookkeeping, "KEEP_SECONDS", 600)
     delivery()
     keeper = running()

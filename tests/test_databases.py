@@ -7,6 +7,7 @@ import pytest
 from django.db import NotSupportedError, connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
+from signal_dispatch import databases
 from signal_dispatch.clocks import DatabaseNow, SecondsFromNow, StoredMoment, now_sql
 from signal_dispatch.databases import (
     joined_transaction,
@@ -199,3 +200,51 @@ def test_the_isolation_that_a_connection_has_is_known():
 def test_rows_are_locked_where_the_database_can():
     expected = {"sqlite": None, "postgresql": {"no_key": True}, "mysql": {}}
     assert row_lock("default") == expected[connection.vendor]
+
+
+class Connection:
+    """A connection of a thread's, as far as its age is looked at."""
+
+    def __init__(self, *, pooled=False):
+        self.settings_dict = {"OPTIONS": {"pool": True} if pooled else {}}
+        self.errors_occurred = False
+        self.looks = 0
+
+    def close_if_unusable_or_obsolete(self):
+        self.looks += 1
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(databases, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(databases, "_judged", SimpleNamespace())
+    return clock
+
+
+def test_the_age_of_a_connection_is_looked_at_from_time_to_time(clock, monkeypatch):
+    plain, pooled = Connection(), Connection(pooled=True)
+    held = SimpleNamespace(all=lambda **kwargs: [plain, pooled])
+    monkeypatch.setattr(databases, "connections", held)
+    seen = []
+    for seconds in (0, 1, 3.5, 0.5, 1):
+        clock.now += seconds
+        databases.refresh_connections()
+        seen.append((plain.looks, pooled.looks))
+
+    assert seen == [(1, 1), (1, 2), (1, 3), (2, 4), (2, 5)]
+
+
+def test_a_connection_with_an_error_is_looked_at_at_once(clock, monkeypatch):
+    one = Connection()
+    monkeypatch.setattr(databases, "connections", SimpleNamespace(all=lambda **kwargs: [one]))
+    databases.refresh_connections()
+    one.errors_occurred = True
+    databases.refresh_connections()
+
+    assert one.looks == 2
+
+
+def test_django_still_notes_errors_on_a_connection():
+    """The name is not documented; without it a broken connection would be kept for a while."""
+    assert connection.errors_occurred in (True, False)
