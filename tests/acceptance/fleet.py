@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import pytest
 
+from tests.acceptance.soak import scaled
 from tests.receiver import Answer, Received, Receiver
 from tests.settings import DATABASE
 from tests.waiting import eventually
@@ -135,7 +136,7 @@ class Fleet:
             running[place] = self.start(*crew[place])
         for place in savers:
             self.join(running[place])
-        await_calm(60)
+        await_calm(scaled(60, 600))
         for place in set(range(len(crew))) - set(savers):
             self.end(running[place])
 

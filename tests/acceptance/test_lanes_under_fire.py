@@ -88,7 +88,10 @@ def test_followers_recorded_while_their_head_is_settled_are_all_sent(
         savers = [fleet.start("change", total, f"s{n}") for n in range(SAVERS)]
         for saver in savers:
             fleet.join(saver, 60 * scaled(2, 60))
-        fleet.join(fleet.worker("--once"))
+        # Not "--once": that leaves what a saver which ended in haste holds for some seconds more.
+        worker = fleet.worker()
+        await_calm(scaled(60, 1200))
+        fleet.end(worker)
 
     count("lanes", remote, watch)
     assert states() == {"delivered": len(committed())}, "a WAITING one is parked for ever"
