@@ -34,7 +34,7 @@ def crm(mock_endpoint):
 
 
 def test_declarations_have_no_fault(write, faults):
-    write(FIELDS, OWN, FORM, SHEET, FILES, SENSITIVE, Customer=Customer)
+    write(FIELDS, OWN, FORM, SHEET, FILES, SENSITIVE)
 
     assert faults() == set()
 
@@ -136,7 +136,7 @@ def test_files_go_beside_the_fields(crm, write, deliveries):
 
 
 def test_what_is_sensitive_is_sent_and_then_masked(crm, write, deliveries):
-    write(IMPORTS, SENSITIVE, Customer=Customer)
+    write(IMPORTS, SENSITIVE)
     Customer.objects.create(name="Ada", email="ada@example.com")
     deliveries.send()
 

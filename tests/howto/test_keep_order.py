@@ -2,7 +2,7 @@
 
 import pytest
 
-from signal_dispatch import Outcome, enqueue
+from signal_dispatch import enqueue
 from tests.howto.pages import Page
 from tests.once import ONCE
 from tests.shop.models import Customer, Order
@@ -29,7 +29,7 @@ def _endpoints(settings):
 
 
 def test_declarations_have_no_fault(write, faults):
-    write(ORDERED, UNORDERED, NEEDING, Outcome=Outcome)
+    write(ORDERED, UNORDERED, NEEDING)
 
     assert faults() == set()
 
@@ -77,7 +77,7 @@ def test_what_needs_the_order_is_told_by_a_check(write, faults, attribute):
 
 
 def test_an_order_whose_customer_is_not_known_is_tried_again(write, deliveries, mock_endpoint):
-    write(IMPORTS, NEEDING, Outcome=Outcome)
+    write(IMPORTS, NEEDING)
     crm = mock_endpoint("crm")
     crm.fail(404, times=1)
     crm.reply(200)

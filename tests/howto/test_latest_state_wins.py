@@ -28,7 +28,7 @@ def states(deliveries):
 
 
 def test_declarations_have_no_fault(write, faults):
-    write(REPLACING, DEBOUNCED, Customer=Customer)
+    write(REPLACING, DEBOUNCED)
 
     assert faults() == set()
 
@@ -40,13 +40,13 @@ def test_without_a_lane_it_is_refused_by_a_check(write, faults):
 
 
 def test_the_test_of_the_page_passes(write, db, deliveries, mock_endpoint):
-    names = write(IMPORTS, DEBOUNCED, TEST, Customer=Customer)
+    names = write(IMPORTS, DEBOUNCED, TEST)
 
     names["test_last_save_wins"](db, deliveries, mock_endpoint)
 
 
 def test_what_is_delayed_is_not_due(write, deliveries, mock_endpoint):
-    write(IMPORTS, DEBOUNCED, Customer=Customer)
+    write(IMPORTS, DEBOUNCED)
     mock_endpoint("crm")
     Customer.objects.create(name="Ada")
 
@@ -130,7 +130,7 @@ def test_events_of_your_own_stay_with_what_is_before_them(write, deliveries):
 
 
 def test_delay_alone_drops_nothing(write, deliveries, mock_endpoint):
-    write(IMPORTS, DEBOUNCED.replace("latest_wins = True", "merge = True"), Customer=Customer)
+    write(IMPORTS, DEBOUNCED.replace("latest_wins = True", "merge = True"))
     mock_endpoint("crm").reply(200)
     customer = Customer.objects.create(name="Ada")
     customer.save()

@@ -39,7 +39,7 @@ def crm(write, mock_endpoint):
 
 
 def test_declarations_have_no_fault(crm, write, faults):
-    write(ORDERS, SHIPMENTS, CUSTOMERS, Shipment=Shipment, Customer=Customer)
+    write(ORDERS, SHIPMENTS, CUSTOMERS)
 
     assert faults() == set()
 
@@ -62,7 +62,7 @@ def test_each_event_makes_the_call_of_the_table(crm, write, deliveries):
 
 
 def test_path_is_filled_and_encoded(crm, write, deliveries):
-    write(IMPORTS, SHIPMENTS, Shipment=Shipment)
+    write(IMPORTS, SHIPMENTS)
     shipment = Shipment.objects.create(order=Order.objects.create(number="A/1"))
     deliveries.send()
 
@@ -73,7 +73,7 @@ def test_path_is_filled_and_encoded(crm, write, deliveries):
 
 @pytest.mark.parametrize("number", ["", ".", ".."])
 def test_path_that_would_lead_elsewhere_is_never_sent(crm, write, as_in_production, number):
-    write(IMPORTS, SHIPMENTS, Shipment=Shipment)
+    write(IMPORTS, SHIPMENTS)
     Shipment.objects.create(order=Order.objects.create(number=number))
 
     made = Delivery.objects.get()
@@ -82,13 +82,13 @@ def test_path_that_would_lead_elsewhere_is_never_sent(crm, write, as_in_producti
 
 
 def test_a_test_hears_of_such_a_path_at_once(crm, write):
-    write(IMPORTS, SHIPMENTS, Shipment=Shipment)
+    write(IMPORTS, SHIPMENTS)
     with pytest.raises(PathError):
         Shipment.objects.create(order=Order.objects.create(number=""))
 
 
 def test_headers_are_stored_and_an_idempotency_key_goes_beside_them(crm, write, deliveries):
-    write(IMPORTS, CUSTOMERS, Customer=Customer)
+    write(IMPORTS, CUSTOMERS)
     Customer.objects.create(name="Ada")
     deliveries.send()
 
@@ -96,20 +96,19 @@ def test_headers_are_stored_and_an_idempotency_key_goes_beside_them(crm, write, 
     (made,) = deliveries
     assert made.headers["Accept-Language"] == call.headers["Accept-Language"] == "de"
     assert call.headers["Idempotency-Key"] == str(made.uid)
-    assert call.headers["User-Agent"]
     assert "Authorization" not in made.headers
 
 
 def test_secrets_among_headers_are_refused_by_a_check(crm, write, faults):
     code = CUSTOMERS.replace('"Accept-Language": "de"', '"X-Api-Key": "k3y"')
-    write(IMPORTS, code, Customer=Customer)
+    write(IMPORTS, code)
 
     assert faults() == {"signal_dispatch.E034"}
 
 
 def test_credentials_are_added_when_it_is_sent(write, deliveries, mock_endpoint):
     write(CREDENTIALS, os=Environment)
-    write(IMPORTS, CUSTOMERS, CUSTOMERS.replace('"crm"', '"maps"'), Customer=Customer)
+    write(IMPORTS, CUSTOMERS, CUSTOMERS.replace('"crm"', '"maps"'))
     crm, maps = mock_endpoint("crm"), mock_endpoint("maps")
     crm.reply(200)
     maps.reply(200)

@@ -3,6 +3,7 @@
 import pytest
 from django.core.management import call_command
 
+from signal_dispatch import enqueue
 from signal_dispatch.models import Delivery
 from tests.howto.pages import Page
 from tests.once import ONCE
@@ -30,7 +31,7 @@ def maps(settings, mock_endpoint):
 
 def test_declarations_have_no_fault(write, faults, settings):
     settings.SIGNAL_DISPATCH_ENDPOINTS |= {"maps": {"URL": "https://maps.example.com/v1/"}}
-    write(ANSWERED, LATEST, Place=Place)
+    write(ANSWERED, LATEST)
 
     assert faults() == set()
 
@@ -42,8 +43,22 @@ def test_tests_of_the_page_pass(write, db, deliveries, mock_endpoint, name):
     write(ANSWERED, TESTS)[name](db, deliveries, mock_endpoint)
 
 
+def test_other_dispatches_hear_of_what_is_written_back(write, declare, deliveries, mock_endpoint):
+    write(ANSWERED)
+    mock_endpoint("crm").reply(200, json={"id": "c-7"})
+    order = Order(number="A-1")
+    Order.objects.bulk_create([order])
+    enqueue(order)
+    declare(Order, name="shop.OrderToMail", fields=["crm_id"])
+    deliveries.send()
+
+    assert [d.dispatch for d in deliveries] == ["shop.OrderToCRM", "shop.OrderToMail"]
+    assert deliveries[1].payload == {"crm_id": "c-7"}
+    assert deliveries[1].hops == 1
+
+
 def test_an_answer_to_an_old_state_is_left(write, maps, deliveries):
-    write(IMPORTS, LATEST, Place=Place)
+    write(IMPORTS, LATEST)
     maps.reply(200, json={"lat": 1.0, "lon": 2.0}, query={"address": "Oslo"})
     maps.reply(200, json={"lat": 3.0, "lon": 4.0}, query={"address": "Bergen"})
     place = Place.objects.create(address="Oslo")
@@ -59,7 +74,7 @@ def test_an_answer_to_an_old_state_is_left(write, maps, deliveries):
 
 
 def test_old_answer_writes_nothing(write, maps, deliveries):
-    write(IMPORTS, LATEST, Place=Place)
+    write(IMPORTS, LATEST)
     maps.reply(200, json={"lat": 1.0, "lon": 2.0}, query={"address": "Oslo"})
     maps.fail(503, path="search")
     place = Place.objects.create(address="Oslo")
