@@ -16,7 +16,8 @@ import tests.shop.models
 from signal_dispatch.registry import registry
 from tests.howto.pages import DOCS
 
-_COMMAND = re.compile(r"manage\.py[\"', ]+(dispatch_\w+)([^\n|>`]*)")
+# In a shell's line, or as the list in which containers take it.
+_COMMAND = re.compile(r"manage\.py(?: |\", \")(dispatch_\w+)\"?\]?([^\n|>`]*)")
 
 
 @contextmanager
@@ -40,7 +41,7 @@ def commands(page: str) -> list[tuple[str, Namespace]]:
     """Return the package's commands that a page shows; raises where an option is not known."""
     found = []
     for name, rest in _COMMAND.findall((DOCS / f"{page}.md").read_text()):
-        arguments = shlex.split(re.sub(r"[\"',\]]+", " ", rest).replace("%i", "crm"))
+        arguments = shlex.split(rest.replace("%i", "crm"))
         command = load_command_class(get_commands()[name], name)
         parser = command.create_parser("manage.py", name)
         found.append((name, parser.parse_args(arguments)))
