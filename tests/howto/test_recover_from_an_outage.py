@@ -6,7 +6,7 @@ import pytest
 import requests
 from django.core.management import call_command
 
-from signal_dispatch import Event, suppressed
+from signal_dispatch import Event, enqueue, suppressed
 from signal_dispatch.models import RemoteObject
 from signal_dispatch.pausing import pause, resume
 from tests.howto.pages import Page
@@ -135,3 +135,27 @@ def test_what_the_remote_lost_is_created_anew(declare, deliveries, mock_endpoint
 
     assert [(call.method, call.path) for call in crm.calls] == [("POST", ""), ("POST", "")]
     assert RemoteObject.objects.get().remote_id == "8"
+
+
+def test_an_event_of_your_own_takes_its_place_before_what_is_newer(
+    declare, deliveries, mock_endpoint
+):
+    declare(Order, on=[Event.UPDATED, "refunded"], path="{number}")
+    crm = mock_endpoint("crm")
+    crm.reply(404)
+    order = Order.objects.create(number="A")
+    enqueue(order, "refunded")
+    deliveries.send()
+    pause("crm", by="ann")
+    order.save()
+    manage("dispatch_retry", "--endpoint", "crm")
+    resume("crm", by="ann")
+    crm.reply(200)
+    deliveries.send()
+
+    assert [(made.event, made.state) for made in deliveries] == [
+        ("refunded", "delivered"),
+        ("updated", "delivered"),
+    ]
+    refunded, updated = deliveries
+    assert refunded.finished_at <= updated.finished_at
