@@ -323,7 +323,7 @@ def test_states_outcomes_and_error_classes():
 
 
 def test_exceptions_with_what_they_also_are():
-    told = table("errors")
+    told = table("errors", "Errors")
     raised = {
         name: error
         for name, error in vars(exceptions).items()
