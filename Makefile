@@ -30,6 +30,7 @@ check: $(VENV)/.dev ## lint, format, types, layers, missing migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	DATABASE=sqlite-memory $(BIN)/django-admin makemigrations signal_dispatch --check --dry-run \
 		--settings tests.settings --pythonpath .

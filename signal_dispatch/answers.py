@@ -97,8 +97,10 @@ def _hook_failed(case: Case, hook: str, error: Exception, attempt: Attempt | Non
     delivery = case.delivery
     reason = f"{case.dispatch.name}: {hook}() raised {type(error).__name__}: {storable(str(error))}"
     logger.error(
-        "%s The answer is kept.",
+        "%s. The answer to delivery %s is kept: the hook is run again, and no call made. Where "
+        "that ends as FAILED, correct the hook and run 'manage.py dispatch_retry'.",
         reason,
+        delivery.pk,
         exc_info=error,
         extra=delivery.log_extra("handler_failed"),
     )

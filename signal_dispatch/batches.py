@@ -22,7 +22,11 @@ def settle_all(settlements: Sequence[Settlement], using: str) -> list[Settlement
     except (OperationalError, InterfaceError):
         raise  # the database is unwell, not the batch
     except Exception:
-        logger.exception("A batch of %s records was refused.", len(settlements))
+        logger.exception(
+            "The database %r refused a batch of %s records: each is written alone now.",
+            using,
+            len(settlements),
+        )
     return [s for settlement in settlements for s in _settle_alone(settlement, using)]
 
 
@@ -34,9 +38,15 @@ def _settle_alone(settlement: Settlement, using: str) -> list[Settlement]:
     except Exception:
         delivery = settlement.delivery
         extra = delivery.log_extra("answer_lost")
-        logger.exception("The answer to delivery %s is lost.", delivery.pk, extra=extra)
+        logger.exception(
+            "The answer to delivery %s is lost: the database %r refused it. Its attempt is "
+            "recorded without it.",
+            delivery.pk,
+            using,
+            extra=extra,
+        )
     # The attempt still counts, or a delivery whose answers are never storable is sent for ever.
-    settlement.reason = "The answer could not be stored."
+    settlement.reason = "The answer could not be stored: the log says what the database refused."
     if settlement.attempt is not None:
         settlement.attempt.error = settlement.reason
         settlement.attempt.response_headers, settlement.attempt.response_body = {}, b""

@@ -185,7 +185,8 @@ class Bookkeeper:
             )
         except Error as error:
             logger.warning(
-                "The outbox can't be reached (%s: %s); leases will run out.",
+                "The outbox can't be reached (%s: %s); leases will run out, and what this process "
+                "held is sent by others then.",
                 type(error).__name__,
                 error,
                 extra={"action": "outbox_unavailable"},

@@ -142,7 +142,7 @@ def upsert(
     if lost:
         logger.warning(
             "bulk_create() of %s does not say which rows it wrote, and %s of its objects have "
-            "nothing unique to find them by: of these nobody is told.",
+            "nothing unique to find them by: of these nobody is told. Say enqueue() for them.",
             model._meta.label,
             lost,
             extra={"action": "bulk_untold"},

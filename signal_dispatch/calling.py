@@ -33,7 +33,9 @@ def call(case: Case, session: requests.Session) -> Response | Outcome:
         return _made_by_send(case, session)
     delivery, endpoint = case.delivery, case.endpoint
     if not endpoint.url:
-        raise SendError("connect", f"The endpoint {endpoint.alias!r} has no URL in the settings.")
+        raise SendError(
+            "connect", f"{endpoint.setting('URL')} is missing: add it, or override send()."
+        )
     made = call_for(delivery)
     if case.dispatch.overrides("get_files") and delivery.method not in BODILESS_METHODS:
         headers, body = _with_files(case, made.headers, made.body)

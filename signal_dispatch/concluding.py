@@ -116,8 +116,9 @@ def failed(
             if case.raising:
                 raise
             logger.exception(
-                "%s: handle_failure() raised.",
+                "%s: handle_failure() raised for delivery %s. It is not called again.",
                 case.dispatch.name,
+                case.delivery.pk,
                 extra=case.delivery.log_extra("handler_failed"),
             )
             settlement.hook_error = error

@@ -42,7 +42,10 @@ def deliver(
     """
     dispatch = registry.find(delivery.dispatch, delivery.model)
     if dispatch is None:
-        raise LeaseLost(f"Nothing here is registered as {delivery.dispatch} for {delivery.model}.")
+        raise LeaseLost(
+            f"Nothing here is registered as {delivery.dispatch} for {delivery.model}: delivery "
+            f"{delivery.pk} waits for a process that knows it."
+        )
     case = Case(delivery, using, dispatch, endpoints[delivery.endpoint], raising)
     kept = settling.kept_answer(delivery, using) if delivery.handler_tries else None
     if kept is None:

@@ -100,7 +100,10 @@ def _headers(given: Mapping[str, Any]) -> dict[str, str]:
     headers = {str(name): str(value) for name, value in given.items()}
     for name, value in headers.items():
         if not _TOKEN.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
-            raise PayloadError(f"The header {name!r} can't be sent: {value!r}.")
+            raise PayloadError(
+                f"The header {name!r} can't be sent: {value!r}. A name has no spaces, and a value "
+                "is one line of Latin-1 without spaces around it."
+            )
     return headers
 
 

@@ -42,7 +42,7 @@ def enqueue(
             for keys in _chunks(objects)
         )
     if objects.pk is None or objects._state.adding:
-        raise ValueError(f"{objects!r} is not saved yet, so nothing can be told of it.")
+        raise ValueError(f"{objects!r} is not saved yet: save() it, then nothing else is needed.")
     using = objects._state.db or router.db_for_write(model)
     with joined_transaction(using) as alone:
         recorded: list[Recorded] = []
@@ -86,12 +86,19 @@ def _chosen(
 ) -> list[ModelDispatch[Any]]:
     registered = [d for d in registry if _covers(d, model)]
     if not registered:
-        raise ValueError(f"No dispatch is registered for {model._meta.label}.")
+        labels = sorted({d.model._meta.label for d in registry})
+        raise ValueError(
+            f"No dispatch is registered for {model._meta.label}. Models with one: "
+            f"{', '.join(labels) or 'none'}."
+        )
     if dispatch is not None:
         name = dispatch if isinstance(dispatch, str) else dispatch.get_name()
+        names = ", ".join(d.name for d in registered)
         registered = [d for d in registered if d.name == name]
         if not registered:
-            raise ValueError(f"No dispatch {name!r} is registered for {model._meta.label}.")
+            raise ValueError(
+                f"No dispatch {name!r} is registered for {model._meta.label}. Known: {names}."
+            )
     known = {str(e) for d in registered for e in d.events} | (
         set(Event.values) if dispatch else set()
     )

@@ -48,7 +48,8 @@ class Heartbeat:
             self._write(using)
         except Error as error:
             logger.warning(
-                "The heartbeat can't be written to the database %r (%s).",
+                "The heartbeat can't be written to the database %r (%s). After a minute without "
+                "one dispatch_status calls this worker dead.",
                 using,
                 error,
                 extra={"action": "heartbeat_failed"},
@@ -63,7 +64,8 @@ class Heartbeat:
                 WorkerProcess.objects.using(using).filter(name=claims.holder()).delete()
             except Error as error:
                 logger.warning(
-                    "The heartbeat can't be taken from the database %r (%s).",
+                    "The heartbeat can't be taken from the database %r (%s). dispatch_status shows "
+                    "this worker as dead until another one removes it.",
                     using,
                     error,
                     extra={"action": "heartbeat_failed"},

@@ -151,7 +151,8 @@ def _is_first(using: str, endpoint: str) -> bool:
     except Error as error:
         # What failed is recorded, and this must not undo it. Rather told twice than never.
         logger.warning(
-            "Whether a failed delivery was told of can't be known (%s: %s).",
+            "Whether a failed delivery was told of can't be known (%s: %s). Its alarm is raised, "
+            "perhaps once more.",
             type(error).__name__,
             error,
             extra={"action": "outbox_unavailable"},

@@ -33,7 +33,8 @@ class DispatchQuerySet(QuerySet[ModelT]):
             return super().update(**kwargs)
         if not self._names_of_key().isdisjoint(kwargs):
             logger.warning(
-                "update() changes the key of %s: of that nobody is told.",
+                "update() changes the key of %s: of that nobody is told. Say enqueue() for the "
+                "rows with the new key.",
                 self.model._meta.label,
                 extra={"action": "bulk_untold"},
             )

@@ -54,7 +54,10 @@ def encode_form(payload: Any) -> tuple[bytes, str]:
     """
     plain = to_plain(payload)
     if not isinstance(plain, dict):
-        raise PayloadError(f"A form holds names with values; the payload is a {_kind(plain)}.")
+        raise PayloadError(
+            f"A form holds names with values; the payload is a {_kind(plain)}. Give a dict, or "
+            "use JSON."
+        )
     pairs = []
     for name, value in plain.items():
         for item in value if isinstance(value, list) else [value]:
@@ -93,7 +96,10 @@ def fields(body: bytes, content_type: str) -> list[tuple[str, str]]:
     """
     decoded = decode(body, content_type)
     if decoded is not None and not isinstance(decoded, dict):
-        raise PayloadError(f"Fields have names with values; the payload is a {_kind(decoded)}.")
+        raise PayloadError(
+            f"Fields have names with values; the payload is a {_kind(decoded)}. Beside get_files() "
+            "it has to be a dict."
+        )
     if media_type(content_type) == FORM:
         return parse_qsl(body.decode(), keep_blank_values=True)
     texts = {name: v if isinstance(v, str) else _json(v) for name, v in (decoded or {}).items()}

@@ -148,7 +148,7 @@ def _enabled(aliases: Iterable[str]) -> tuple[str, ...]:
 def _told(dispatch: ModelDispatch[Any], error: Exception) -> str:
     """Log what could not be built, and return the sentence that says why."""
     logger.error(
-        "%s could not build a delivery.",
+        "%s could not build a delivery. Correct what raised, then run 'manage.py dispatch_retry'.",
         dispatch.name,
         exc_info=error,
         extra={

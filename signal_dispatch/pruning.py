@@ -197,7 +197,7 @@ class Pruner:
 
 def _tell(using: str, error: Exception) -> None:
     logger.warning(
-        "The outbox of the database %r could not be pruned (%s: %s).",
+        "The outbox of the database %r could not be pruned (%s: %s). It is tried again in an hour.",
         using,
         type(error).__name__,
         error,

@@ -82,7 +82,10 @@ def new_delivery(
             raise PayloadError(f"{dispatch.name}: {fault}")
         _fail(delivery, "build", fault)
     if delivery.state == State.PENDING and hops >= suppression.MAX_HOPS:
-        reason = f"{hops} answers in a row led to this change: dispatches that answer each other."
+        reason = (
+            f"{hops} answers in a row led to this change: dispatches that answer each other. Let "
+            "should_send() of one say no, or save inside of suppressed()."
+        )
         _fail(delivery, "loop", reason)
     return delivery
 
@@ -127,7 +130,8 @@ def _is_served(alias: str) -> bool:
     if endpoints.find(alias) is not None:
         return True
     logger.warning(
-        "The endpoint %r is not known here, or its settings are faulty: its delivery waits.",
+        "The endpoint %r is not known here, or its entry in SIGNAL_DISPATCH_ENDPOINTS is faulty: "
+        "its delivery waits. Add or correct the entry; 'manage.py check' tells of its faults.",
         alias,
         extra={"action": "endpoint_unknown", "endpoint": alias, "trace": tracing.current()},
     )

@@ -42,7 +42,8 @@ class Registry:
                 )
             if any(type(d) is dispatch_class and d.model is model for d in self._dispatches):
                 raise InvalidDispatch(
-                    f"{dispatch_class.__name__} is registered for {model._meta.label} already."
+                    f"{dispatch_class.__name__} is registered for {model._meta.label} already. "
+                    "Leave one of the two out."
                 )
             self._dispatches.append(dispatch_class(model))
         self._changed()

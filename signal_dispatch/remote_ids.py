@@ -35,7 +35,10 @@ def prepare(dispatch: ModelDispatch[Any], delivery: Delivery, using: str) -> Set
     if REMOTE_ID not in paths.variables(delivery.path):
         return None
     if known is None:
-        reason = f"The path {delivery.path!r} needs the remote's id, and it is not known."
+        reason = (
+            f"The path {delivery.path!r} needs the remote's id, which is not known before a "
+            "CREATED or UPDATED was answered."
+        )
         return Settlement(delivery, State.FAILED, error_class="build", reason=reason)
     settling.freeze(delivery, using, path=paths.expand(delivery.path, {REMOTE_ID: known}))
     return None
@@ -52,7 +55,10 @@ def _create_instead(
     method = draft_method(dispatch, change)
     path = draft_path(dispatch, change)
     if REMOTE_ID in paths.variables(path):
-        reason = f"The path {path!r} of CREATED needs the remote's id, and it is not known."
+        reason = (
+            f"The path {path!r} of CREATED needs the remote's id, and it is not known. Give path a "
+            "dict by event, whose entry for Event.CREATED does without it."
+        )
         return Settlement(delivery, State.FAILED, error_class="build", reason=reason)
     body = retyped(dispatch, bytes(delivery.body), delivery.event, Event.CREATED)
     settling.freeze(delivery, using, event=Event.CREATED, method=method, path=path, body=body)
@@ -115,4 +121,5 @@ def _remote(delivery: Delivery, using: str) -> Any:
 
 def _missing(dispatch: ModelDispatch[Any], error: Exception | None) -> str:
     detail = f" ({type(error).__name__}: {error})" if error else ""
-    return f"The answer holds no id at {dispatch.remote_id or 'get_remote_id()'!r}{detail}."
+    place = dispatch.remote_id or "get_remote_id()"
+    return f"The answer holds no id at {place!r}{detail}. Correct remote_id, or get_remote_id()."

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from django.db.models import Case, F, IntegerField, Max, Min, Q, Value, When
+from django.db.models import Case, F, IntegerField, Max, Min, Q, QuerySet, Value, When
 from django.db.models.functions import Greatest
 
 from signal_dispatch import dispatcher
@@ -23,7 +23,7 @@ _TOLD = Q(state__in=(State.DELIVERED, State.PENDING)) | (
 )
 
 
-def retry(rows: DeliveryQuerySet) -> int:
+def retry(rows: QuerySet[Delivery]) -> int:
     """Make deliveries due now that are FAILED, CANCELLED, or scheduled; return how many.
 
     Attempts go on being counted, so where the policy has none left this is one more. Where the
@@ -38,7 +38,7 @@ def retry(rows: DeliveryQuerySet) -> int:
     return sum(_retry_lane(lane, ids, using) for lane, ids in _by_lane(rows, using))
 
 
-def foresee(rows: DeliveryQuerySet) -> list[int]:
+def foresee(rows: QuerySet[Delivery]) -> list[int]:
     """Return the numbers of those that ``retry()`` would let go out again; writes nothing."""
     using = alias_for_writing(rows)
     foreseen = []
@@ -49,7 +49,7 @@ def foresee(rows: DeliveryQuerySet) -> list[int]:
     return foreseen
 
 
-def _by_lane(rows: DeliveryQuerySet, using: str) -> Iterator[tuple[str, list[int]]]:
+def _by_lane(rows: QuerySet[Delivery], using: str) -> Iterator[tuple[str, list[int]]]:
     """Yield the numbers of those that may go back, lane by lane."""
     ids = sorted(rows.values_list("pk", flat=True))
     for i in range(0, len(ids), BATCH):

@@ -134,10 +134,12 @@ class Repairer:
                 return False
             self._next_look = monotonic() + TAKEN_SECONDS
             logger.warning(
-                "A repair in the outbox of the database %r was broken off (%s: %s).",
+                "A repair in the outbox of the database %r was broken off (%s: %s). It goes on "
+                "within %g s.",
                 using,
                 type(error).__name__,
                 error,
+                TAKEN_SECONDS,
                 exc_info=None if isinstance(error, Error) else error,
                 extra={"action": "repair_failed"},
             )

@@ -147,8 +147,12 @@ class SenderThreads:
         try:
             seconds = rates.seconds_to_wait(alias)
         except Exception:  # the job would be lost with this thread
-            logger.exception("The rate of the endpoint %r can't be told.", alias)
             seconds = RATE_FAULT_SECONDS
+            logger.exception(
+                "The rate of the endpoint %r can't be told. It gets no call for %g s.",
+                alias,
+                seconds,
+            )
         if not seconds:
             return True
         with self._hand.lock:

@@ -39,7 +39,9 @@ def try_endpoint(alias: str, *, method: str, path: str, by: str) -> Attempt:
     try:
         endpoint = endpoints.resolve(alias)
         if not endpoint.url:
-            raise SendError("connect", f"The endpoint {alias!r} has no URL in the settings.")
+            raise SendError(
+                "connect", f"{endpoint.setting('URL')} is missing, so nothing is called."
+            )
         answer = sender.send(call, endpoint, sessions.get(endpoint))
         keep(attempt, answer, endpoint)
         attempt.outcome = OutcomeKind.DELIVERED if answer.ok else OutcomeKind.REJECTED

@@ -214,7 +214,8 @@ class GuardedAdapter(Adapter):
         parts = urlsplit(request.url)
         host, port = parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme]
         if port not in self._ports:
-            raise SendError("address", f"Port {port} of {host} is not in PORTS.", for_good=True)
+            sentence = f"Port {port} of {host} is not in PORTS of the endpoint's settings."
+            raise SendError("address", sentence, for_good=True)
         if not all(is_public(sockaddr[0]) for _, sockaddr in literal(host, port)):
             raise SendError("address", _NOT_PUBLIC.format(host), for_good=True)
         return super().send(request, *args, **kwargs)

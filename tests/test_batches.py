@@ -57,7 +57,9 @@ def test_one_poisonous_answer_is_left_out_and_all_are_recorded(refused, caplog):
     assert set(Delivery.objects.values_list("state", "attempts")) == {("delivered", 1)}
     bodies = {a.delivery_id: bytes(a.response_body) for a in Attempt.objects.all()}
     assert bodies == {s.delivery.pk: (b"" if s is batch[1] else b"{}") for s in batch}
-    assert Delivery.objects.get(pk=batch[1].delivery.pk).reason == "The answer could not be stored."
+    assert Delivery.objects.get(pk=batch[1].delivery.pk).reason.startswith(
+        "The answer could not be stored"
+    )
     assert f"delivery {batch[1].delivery.pk} is lost" in caplog.text
 
 

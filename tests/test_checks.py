@@ -911,7 +911,7 @@ CONFIGURED = [
         {ENDPOINTS: {"crm": {"URL": URL, "BACKEND": "defalt"}}},
         "Did you mean 'default'?",
     ),
-    (Problem.BACKEND_INVALID, {BACKENDS: {"default": {}}}, '["default"]["BACKEND"] names no'),
+    (Problem.BACKEND_INVALID, {BACKENDS: {"default": {}}}, '["default"] lacks "BACKEND"'),
     (
         Problem.BACKEND_INVALID,
         {BACKENDS: {"default": {"BACKEND": "signal_dispatch.backends.nowhere.Backend"}}},

@@ -44,4 +44,4 @@ def test_without_a_url_there_is_nothing_to_call(settings):
     attempt = try_endpoint("crm", method="GET", path="", by="ann")
 
     assert (attempt.error_class, attempt.outcome) == ("connect", "retry")
-    assert "has no URL" in attempt.error
+    assert '["crm"]["URL"] is missing' in attempt.error

@@ -170,7 +170,10 @@ def _class_of(alias: str) -> Any:
         return import_string(entry["BACKEND"])
     except LibraryMissing as error:
         raise InvalidBackend(f'{path}["BACKEND"] can\'t be used: {error}') from error
-    except (KeyError, ImportError) as error:
+    except KeyError as error:
+        sentence = 'lacks "BACKEND", the dotted path of a backend class.'
+        raise InvalidBackend(f"{path} {sentence}") from error
+    except ImportError as error:
         raise InvalidBackend(f'{path}["BACKEND"] names no backend class: {error}.') from error
 
 

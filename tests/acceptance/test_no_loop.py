@@ -63,7 +63,7 @@ def test_dispatches_that_save_each_others_object_end_after_five_calls(receiver, 
     assert [row.hops for row in rows] == list(range(MAX_HOPS + 1)) == [0, 1, 2, 3, 4, 5]
     assert [row.state for row in rows] == ["delivered"] * 5 + ["failed"]
     assert rows[-1].error_class == "loop"
-    assert rows[-1].reason == (
+    assert rows[-1].reason.startswith(
         "5 answers in a row led to this change: dispatches that answer each other."
     )
 

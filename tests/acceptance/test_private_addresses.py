@@ -250,7 +250,9 @@ def test_other_ports_are_refused_for_good(sessions, url, port):
 
     assert (asked, tried) == ([], [])
     assert (error.error_class, error.for_good) == ("address", True)
-    assert str(error) == f"Port {port} of crm.example.com is not in PORTS."
+    assert (
+        str(error) == f"Port {port} of crm.example.com is not in PORTS of the endpoint's settings."
+    )
 
 
 @pytest.mark.parametrize("url", ["https://crm.example.com:8443/", "https://crm.example.com:443/"])
@@ -266,7 +268,7 @@ def test_default_port_of_a_scheme_may_be_forbidden(sessions):
         error = failure(guarded("http://crm.example.com/", ports=(443,)), sessions)
 
     assert tried == []
-    assert str(error) == "Port 80 of crm.example.com is not in PORTS."
+    assert str(error) == "Port 80 of crm.example.com is not in PORTS of the endpoint's settings."
 
 
 def test_session_in_a_users_own_hands_is_guarded_too(receiver, sessions):
