@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install servers demo test soak check format coverage matrix clean
+.PHONY: help install servers demo test soak bench check format coverage matrix clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' \
@@ -25,6 +25,9 @@ test: $(VENV)/.test ## run the tests on SQLite, and on PostgreSQL and MariaDB wh
 
 soak: $(VENV)/.test ## run the fault tests in their long form and print what was lost, doubled or stuck
 	$(BIN)/python -m tests.run --soak $(ARGS)
+
+bench: $(VENV)/.bench ## measure beside rivals, on PostgreSQL, and print the ratios (ARGS=--short: two minutes)
+	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 check: $(VENV)/.dev ## lint, format, types, layers, missing migrations
 	$(BIN)/ruff check .
@@ -70,6 +73,12 @@ $(VENV)/.test: pyproject.toml $(VENV)/.python
 
 $(VENV)/.servers: pyproject.toml $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --editable '.[servers]'
+	@touch $@
+
+# Older ones of pip know no groups.
+$(VENV)/.bench: pyproject.toml $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --group bench
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.python
