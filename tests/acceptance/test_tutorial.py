@@ -70,11 +70,20 @@ def test_wheel_holds_every_file_of_the_package_and_nothing_else(wheel):
     assert any(name.endswith("/delivery/change_form.html") for name in names)
 
 
-def test_sdist_holds_the_package_and_its_front_matter(built):
+def test_sdist_holds_what_it_takes_to_test_it_and_to_build_the_pages(built):
     (found,) = built.glob("*.tar.gz")
     with tarfile.open(found) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
-    assert {"README.md", "LICENSE", "pyproject.toml", "signal_dispatch/py.typed"} <= names
+    wanted = {"README.md", "LICENSE", "SECURITY.md", "Makefile", "pyproject.toml"}
+    wanted |= {
+        "signal_dispatch/py.typed",
+        "docs/conf.py",
+        "docs/tutorial.md",
+        "demo_site/manage.py",
+    }
+    assert wanted | {"tests/conftest.py", "tests/acceptance/test_tutorial.py"} <= names
+    made = (".git", ".venv", "docs/_build", "demo_site/var")
+    assert not [n for n in names if n.startswith(made) or "__pycache__" in n]
 
 
 def test_metadata_says_what_it_is(metadata):

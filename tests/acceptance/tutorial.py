@@ -78,7 +78,7 @@ class Terminal:
         mark = f"block {self.typed} ended with"
         before = len(self.output())
         self.type(f"set -e\n{block}\necho; echo '{mark}' $?")
-        eventually(lambda: mark in self.output() or self.process.poll() is not None, 60)
+        eventually(lambda: mark in self.output() or self.process.poll() is not None, 150)
         printed = self.output()[before:]
         assert f"{mark} 0" in printed, f"{block}\n{printed}"
         return printed
@@ -171,6 +171,7 @@ class Reader:
         eventually(self.answers, 20)
         page = self.post("login/", username=user, password=password, next="/admin/")
         assert "Signal dispatch" in page
+        assert "Deliveries" in page
 
     def answers(self) -> bool:
         try:
