@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install servers demo test soak bench check format coverage matrix clean
+.PHONY: help install servers demo test soak bench check format coverage matrix docs dist clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' \
@@ -51,9 +51,18 @@ coverage: $(VENV)/.test ## run the tests and list the lines of the package that 
 matrix: $(VENV)/.dev ## run the tests on each supported pair of Python and Django that is found
 	$(BIN)/tox run-parallel --parallel 2 --parallel-no-spinner $(ARGS)
 
+docs: $(VENV)/.docs ## build the pages into docs/_build/html; a link that leads nowhere is an error
+	$(BIN)/sphinx-build --builder html --fail-on-warning --keep-going --nitpicky --fresh-env --quiet \
+		--conf-dir docs --doctree-dir docs/_build/doctrees . docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+dist: $(VENV)/.test ## build the sdist, and from it the wheel, into dist/
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+
 clean: ## remove the virtual environment and everything that was built
 	rm -rf $(VENV) .tox .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	rm -rf build dist *.egg-info .coverage .coverage.*
+	rm -rf build dist docs/_build *.egg-info .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp per set of requirements: whoever asks for more gets more, nobody installs twice.
@@ -83,4 +92,8 @@ $(VENV)/.bench: pyproject.toml $(VENV)/.test
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.python
 	$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml $(VENV)/.python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@
