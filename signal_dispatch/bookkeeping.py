@@ -13,7 +13,7 @@ from signal_dispatch import claims, lanes
 from signal_dispatch.accounts import Accountant
 from signal_dispatch.databases import refresh_connections
 from signal_dispatch.gates import Gatekeeper
-from signal_dispatch.hand import MAX_UNRECORDED, Hand
+from signal_dispatch.hand import Hand
 from signal_dispatch.intake import Intake
 from signal_dispatch.jobs import Job
 from signal_dispatch.outbox import FIRST_EPOCH
@@ -28,8 +28,6 @@ from signal_dispatch.sweeping import MAX_SLEEP_SECONDS, REPAIR_SECONDS, Sweeper
 
 logger = logging.getLogger("signal_dispatch")
 
-#: Seconds that a settled delivery may wait for others to be recorded with.
-FLUSH_SECONDS = 0.05
 #: Seconds without work after which the connection is closed.
 KEEP_SECONDS = 1.0
 #: The longest pause, in seconds, after the database refused.
@@ -100,17 +98,20 @@ class Bookkeeper:
 
     def _next_work(self, now: float) -> float:
         hand = self._hand
-        if hand.to_read or hand.to_look or hand.stale or (hand.stopping and len(hand.queue)):
+        if hand.to_look or hand.stale or (hand.stopping and len(hand.queue)):
             return now
-        times = [self.sweeper.next_at(now), self.gatekeeper.next_at(), hand.health.next_news()]
+        times = [
+            hand.next_read,
+            self.sweeper.next_at(now),
+            self.gatekeeper.next_at(),
+            hand.health.next_news(),
+        ]
         if not (hand.stopping or hand.finishing):
             times += [self.pruner.next_at, self.repairer.next_at]
         if (next_look := self.intake.next_look()) is not None:
             times.append(next_look)
         if hand.settled:
-            alone = not (hand.queue.in_flight or len(hand.queue))
-            full = len(hand.settled) >= MAX_UNRECORDED
-            times.append(now if alone or full else hand.settled[0].since + FLUSH_SECONDS)
+            times.append(hand.next_flush)
         if hand.watched or len(hand.queue) or hand.queue.in_flight or hand.settled:
             times.append(self.renewer.next_at)
         return min(times)
@@ -122,10 +123,10 @@ class Bookkeeper:
         self._last_work = monotonic()
         do_all(
             [
-                self.recorder.record,
+                self._record_if_due,
                 lambda: self.accountant.account(monotonic()),
                 self.gatekeeper.refresh,
-                self.intake.read_back,
+                self._read_back_if_due,
                 self.intake.look_again,
                 self._return_unbegun,
                 self._do_what_is_due,
@@ -133,6 +134,20 @@ class Bookkeeper:
         )
         with self._hand.lock:
             self._hand.calm.notify_all()
+
+    # Both wait for more of their kind, whatever this step was begun for.
+
+    def _record_if_due(self) -> None:
+        with self._hand.lock:
+            due = bool(self._hand.settled) and self._hand.next_flush <= monotonic()
+        if due:
+            self.recorder.record()
+
+    def _read_back_if_due(self) -> None:
+        with self._hand.lock:
+            due = self._hand.next_read <= monotonic()
+        if due:
+            self.intake.read_back()
 
     def _do_what_is_due(self) -> None:
         with self._hand.lock:

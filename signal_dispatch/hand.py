@@ -1,5 +1,6 @@
 """What the threads of one process share: the jobs in hand, behind one lock."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 from threading import Condition, Lock
@@ -13,8 +14,20 @@ from signal_dispatch.settling import Settlement
 
 #: Answers that may be unrecorded at once: after a crash these calls are made again.
 MAX_UNRECORDED = 32
+#: So many are recorded at once: the senders can go on meanwhile.
+FLUSH_COUNT = 28
+#: Seconds that an answer may wait for others to be recorded with.
+FLUSH_SECONDS = 0.1
+#: In a burst of saves so many committed deliveries are read back together, or what has come when
+#: the first of them has waited for so many seconds.
+READ_COUNT, READ_SECONDS = 32, 0.05
+#: Seconds after which a lane where something waited is taken for free again.
+CONTENDED_SECONDS = 5.0
 #: A burst of saves is on until so many seconds after the last one.
 BURST_SECONDS = 0.02
+#: So many notes of saves, each within those seconds after the one before, are a long burst. A save
+#: is noted when it is recorded, and when it is committed.
+LONG_BURST = 12
 #: Seconds after which a call needs the interpreter no more: it waits for its answer.
 BUSY_SECONDS = 0.05
 #: Seconds that a job is held back at most.
@@ -60,12 +73,16 @@ class Hand:
         self.watched: dict[tuple[str, int], float] = {}
         #: Committed, but perhaps not as they were written.
         self.to_read: dict[tuple[str, int], float] = {}
+        #: Since when the first of those waits to be read back.
+        self.read_since = -inf
         #: Lanes that may have become free: alias and lane.
         self.to_look: set[tuple[str, str]] = set()
         #: How many of those the bookkeeper is looking into just now.
         self.looking = 0
         #: Lanes to be looked at once more in a while: somebody had their first row locked.
         self.blocked: set[tuple[str, str]] = set()
+        #: Lanes in which something waited lately, and until when that counts.
+        self.contended: dict[tuple[str, str], float] = {}
         #: Jobs whose lease is too old to begin an attempt.
         self.stale: list[Job] = []
         self.settled: list[Settled] = []
@@ -73,6 +90,7 @@ class Hand:
         self.recording = 0
         #: When a thread that is no sender saved something, the last time.
         self.saved_at = -inf
+        self._saves_in_a_row = 0
         #: What hooks under test and broken code raised in threads.
         self.errors: list[BaseException] = []
         #: No sender takes another job; once closing, the bookkeeper ends too.
@@ -122,7 +140,56 @@ class Hand:
 
     def note_save(self) -> None:
         """Note that a thread saved something just now."""
-        self.saved_at = monotonic()
+        now = monotonic()
+        goes_on = now < self.saved_at + BURST_SECONDS
+        self._saves_in_a_row = self._saves_in_a_row + 1 if goes_on else 1
+        self.saved_at = now
+
+    @property
+    def _in_long_burst(self) -> bool:
+        return self._saves_in_a_row >= LONG_BURST and monotonic() < self.saved_at + BURST_SECONDS
+
+    def note_committed(self, deliveries: Mapping[tuple[str, int], float]) -> None:
+        """Note what is to be read back: alias and id, and when the lease began."""
+        if not self.to_read:
+            self.read_since = monotonic()
+        self.to_read |= deliveries
+
+    @property
+    def next_read(self) -> float:
+        """Return when to read back what was committed: together, in a long burst of saves.
+
+        As all of these times: a stamp of ``monotonic()``, ``-inf`` for at once.
+        """
+        if not self.to_read:
+            return inf
+        if len(self.to_read) >= READ_COUNT or not self._in_long_burst:
+            return -inf
+        return min(self.read_since + READ_SECONDS, self.saved_at + BURST_SECONDS)
+
+    def note_waiting(self, using: str, lane: str) -> None:
+        """Note that something was recorded that waits in a lane; perhaps it need not."""
+        now = monotonic()
+        self.to_look.add((using, lane))
+        if len(self.contended) >= 10 * MAX_UNRECORDED:
+            self.contended = {one: until for one, until in self.contended.items() if until > now}
+        self.contended[using, lane] = now + CONTENDED_SECONDS
+
+    @property
+    def next_flush(self) -> float:
+        """Return when what is settled is to be recorded: together, where more is to come.
+
+        What waits in the same lane waits for the record, so that is not put off.
+        """
+        if len(self.settled) >= FLUSH_COUNT or any(self._is_awaited(s.job) for s in self.settled):
+            return -inf
+        latest = self.settled[0].since + FLUSH_SECONDS
+        if self.queue.in_flight or len(self.queue):
+            return latest
+        return min(latest, self.saved_at + BURST_SECONDS) if self._in_long_burst else -inf
+
+    def _is_awaited(self, job: Job) -> bool:
+        return self.contended.get((job.using, job.delivery.lane), -inf) > monotonic()
 
     @property
     def gives_way(self) -> float:

@@ -115,11 +115,12 @@ class Worker:
             self._senders.note_save()
             mine = [item for item in recorded if self._is_mine(item, using)]
             if not fresh:
-                hand.to_read |= {(using, item.delivery.pk): item.since for item in mine}
+                hand.note_committed({(using, item.delivery.pk): item.since for item in mine})
             self._started()
             if hand.to_read:
                 self._senders.have_one()
-            if hand.to_look or hand.to_read:
+            # In a long burst it knows since the first when to read them.
+            if hand.to_look or len(hand.to_read) == len(mine) or hand.next_read <= monotonic():
                 hand.work.notify()
         for item in mine if fresh else ():
             self._submit_or_return(Job(item.delivery, using, item.since))
@@ -128,7 +129,7 @@ class Worker:
         """Say whether a committed delivery is to be sent from here; the lock is held."""
         hand, key = self._hand, (using, item.delivery.pk)
         if item.delivery.state == State.WAITING:
-            hand.to_look.add((using, item.delivery.lane))
+            hand.note_waiting(using, item.delivery.lane)
         elif not item.leased:
             self._bookkeeper.sweeper.ask()
         # Only whoever takes it off the watched ones may send it; and another's row by this number,

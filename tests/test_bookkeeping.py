@@ -1,6 +1,7 @@
 """The bookkeeper's work step by step, with a hand that the test fills; no thread but where told."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 from django.db import DatabaseError, OperationalError, connection, connections
@@ -11,7 +12,17 @@ from django.utils import timezone
 from signal_dispatch import bookkeeping, claims, databases, lanes, records
 from signal_dispatch.bookkeeping import Bookkeeper
 from signal_dispatch.clocks import DatabaseNow
-from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
+from signal_dispatch.hand import (
+    BURST_SECONDS,
+    CONTENDED_SECONDS,
+    FLUSH_COUNT,
+    FLUSH_SECONDS,
+    LONG_BURST,
+    READ_COUNT,
+    READ_SECONDS,
+    Hand,
+    Settled,
+)
 from signal_dispatch.intake import RETURN_SECONDS
 from signal_dispatch.jobs import Job
 from signal_dispatch.models import Attempt, Delivery, State
@@ -21,6 +32,7 @@ from signal_dispatch.settling import Settlement
 from tests.deliveries import delivery
 from tests.waiting import eventually
 
+BATCH = 4
 SCOPE = Scope("", frozenset({"crm"}), frozenset({("shop.Told", "shop.order")}))
 
 
@@ -44,12 +56,16 @@ class Desk:
         self.hand = Hand(10, 10**6, watching=False)
         self.refusing = False
         self.keeper = Bookkeeper(
-            self.hand, lambda: SCOPE, self.submit, batch=4, sweep_seconds=15, using=["default"]
+            self.hand, lambda: SCOPE, self.submit, batch=BATCH, sweep_seconds=15, using=["default"]
         )
         self.keeper.sweeper.expect(-1)
 
     def submit(self, job):
         return not self.refusing and self.hand.queue.put(job)
+
+    def save(self, times):
+        for _ in range(times):
+            self.hand.note_save()
 
     def step(self):
         self.keeper._step()
@@ -123,12 +139,52 @@ def test_answers_wait_a_little_for_others_unless_they_are_many_or_alone(desk):
     desk.rest()
     desk.hand.queue.put(desk.job(held()))
     desk.settle(held())
-    assert desk.wait == pytest.approx(bookkeeping.FLUSH_SECONDS)
+    assert desk.wait == pytest.approx(FLUSH_SECONDS)
     desk.hand.queue.clear()
-    assert desk.wait == 0, "nothing else is coming"
+    assert desk.wait <= 0, "nothing else is coming"
     desk.hand.queue.put(desk.job(held()))
-    desk.hand.settled *= MAX_UNRECORDED
-    assert desk.wait == 0
+    desk.hand.settled *= FLUSH_COUNT
+    assert desk.wait <= 0
+
+
+@pytest.mark.django_db
+def test_in_a_burst_of_saves_answers_wait_for_the_next_ones(desk):
+    desk.rest()
+    desk.settle(held())
+    desk.save(LONG_BURST - 1)
+    assert desk.wait <= 0, "a few saves are no long burst"
+    desk.save(1)
+    assert desk.wait == pytest.approx(BURST_SECONDS), "somebody may save again in a moment"
+    desk.step()
+    assert desk.hand.unrecorded == 1, "whatever else there was to do"
+    while desk.now < desk.hand.settled[0].since + FLUSH_SECONDS:
+        desk.now += BURST_SECONDS / 2
+        desk.save(1)
+    assert desk.wait <= 0, "it has waited for long enough"
+    desk.step()
+    assert desk.hand.unrecorded == 0
+
+
+@pytest.mark.django_db
+def test_an_answer_that_something_waits_for_is_recorded_at_once(desk):
+    desk.rest()
+    desk.hand.queue.put(desk.job(held()))
+    desk.hand.note_waiting("default", "lane")
+    desk.hand.to_look.clear()
+    desk.settle(held(lane="lane"))
+    assert desk.wait <= 0
+    desk.now += CONTENDED_SECONDS
+    desk.hand.settled[0] = replace(desk.hand.settled[0], since=desk.now)
+    assert desk.wait == pytest.approx(FLUSH_SECONDS), "nothing waited there for long"
+
+
+@pytest.mark.django_db
+def test_lanes_that_were_contended_long_ago_are_forgotten(desk):
+    for number in range(500):
+        desk.hand.note_waiting("default", f"lane-{number}")
+        desk.now += 0.05
+
+    assert len(desk.hand.contended) < 400
 
 
 @pytest.mark.django_db
@@ -209,6 +265,8 @@ def test_what_one_outbox_refuses_keeps_no_other_waiting(desk, monkeypatch, part)
 
     owner, _, name = part.partition(".")
     monkeypatch.setattr(getattr(desk.keeper, owner), name, refuse)
+    desk.settle(held())
+    desk.hand.to_read["default", 10**9] = desk.now
     made = delivery()
     desk.keeper.renewer.next_at = desk.now
     with pytest.raises(OperationalError, match="another database"):
@@ -282,13 +340,46 @@ def test_a_look_that_failed_is_made_again(desk, monkeypatch):
 def test_what_was_committed_is_read_back_and_what_was_not_is_not(desk):
     kept, lost = held(path="as committed"), held(held_by="you")
     keys = [kept.pk, lost.pk, 10**9]
-    desk.hand.to_read = {("default", pk): desk.now - 1 for pk in keys}
-    assert desk.wait == 0
+    desk.hand.note_committed({("default", pk): desk.now - 1 for pk in keys})
+    assert desk.wait <= 0
     desk.step()
 
     (job,) = desk.hand.queue.ready()
     assert (job.delivery.path, job.since) == ("as committed", desk.now - 1)
     assert desk.hand.to_read == {}
+
+
+@pytest.mark.django_db
+def test_in_a_burst_of_saves_they_are_read_back_together(desk):
+    desk.rest()
+    desk.save(LONG_BURST)
+    desk.hand.note_committed({("default", held().pk): desk.now})
+    assert desk.wait == pytest.approx(BURST_SECONDS)
+    desk.step()
+    assert not desk.ready, "whatever else there was to do"
+    while desk.now < desk.hand.read_since + READ_SECONDS:
+        desk.now += BURST_SECONDS / 2
+        desk.save(1)
+        if len(desk.hand.to_read) < BATCH:
+            desk.hand.note_committed({("default", held().pk): desk.now})
+    desk.step()
+
+    assert len(desk.ready) == BATCH
+    assert desk.hand.to_read == {}
+
+
+@pytest.mark.django_db
+def test_nor_are_they_left_for_long_when_they_are_many_or_the_burst_is_over(desk):
+    desk.rest()
+    desk.save(LONG_BURST)
+    desk.hand.note_committed({("default", pk): desk.now for pk in range(READ_COUNT - 1)})
+    assert desk.wait > 0
+    desk.hand.note_committed({("default", READ_COUNT): desk.now})
+    assert desk.wait <= 0
+    desk.hand.to_read.popitem()
+    assert desk.wait > 0
+    desk.now += BURST_SECONDS
+    assert desk.wait <= 0
 
 
 @pytest.mark.django_db
