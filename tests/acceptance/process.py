@@ -6,14 +6,16 @@ command. It uses the databases of the test run that started it. Read from the en
 looks for lanes that wait behind nothing, ``RETRY_SECONDS`` before each of ``ATTEMPTS``,
 ``DEADLINE`` and ``SEND_LIMIT`` of the endpoint, ``ENDPOINT`` (JSON of more of its keys),
 ``MORE_ENDPOINTS`` (JSON of entries like it by alias), ``ENDPOINTS`` beside it (JSON),
-``BACKEND``, below ``signal_dispatch.backends``, and ``BACKEND_OPTIONS`` (JSON). ``BROKER`` and
-``QUEUE`` give it the Celery app of ``tests.acceptance.celery_app``; ``RQ`` and ``QUEUE`` let RQ's
-workers run its tasks, else those of django-tasks-db do.
+``BACKEND``, below ``signal_dispatch.backends``, and ``BACKEND_OPTIONS`` (JSON), and ``HOST``, the
+name by which its host goes. ``BROKER`` and ``QUEUE`` give it the Celery app of
+``tests.acceptance.celery_app``; ``RQ`` and ``QUEUE`` let RQ's workers run its tasks, else those of
+django-tasks-db do.
 """
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -97,6 +99,8 @@ def set_up(url: str) -> None:
     settings.SIGNAL_DISPATCH_BACKENDS = {
         "default": {"BACKEND": f"signal_dispatch.backends.{backend}", "OPTIONS": options}
     }
+    if "HOST" in os.environ:
+        socket.gethostname = lambda: os.environ["HOST"]
     if "RQ" in os.environ:
         use_rq(settings, os.environ["RQ"], os.environ["QUEUE"])
     if "BROKER" in os.environ:
