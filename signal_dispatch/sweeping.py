@@ -6,6 +6,7 @@ from time import monotonic
 from typing import Protocol
 
 from signal_dispatch import claims, lanes
+from signal_dispatch.appetites import Appetite
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.gates import Gatekeeper
 from signal_dispatch.hand import Hand
@@ -57,6 +58,7 @@ class Sweeper:
         self._scope = scope
         self._gatekeeper = gatekeeper
         self._batch = batch
+        self._appetite = Appetite(batch)
         self._sweep_seconds = sweep_seconds
         self._max_sleep_seconds = max_sleep_seconds
         self._outboxes = Outboxes(using)
@@ -97,7 +99,7 @@ class Sweeper:
             return now + MAX_SLEEP_SECONDS
         if self._asked > self._begun:
             return now
-        if self._more_is_due and queue.room and len(queue) < self._batch // 2:
+        if self._more_is_due and queue.room and len(queue) < self._appetite.enough:
             return now
         return self._next
 
@@ -120,8 +122,7 @@ class Sweeper:
             self._begun += 1
         scope, repair = self._scope(), monotonic() >= self._next_repair
         self._more_is_due = False
-        if repair:
-            self._next_repair = monotonic() + REPAIR_SECONDS
+        self._next_repair = monotonic() + REPAIR_SECONDS if repair else self._next_repair
         reached, refused, took = {}, {}, {}
         for using in self._outboxes.awake():
             began = monotonic()
@@ -159,8 +160,8 @@ class Sweeper:
     def _crowded(self, using: str) -> frozenset[Kind]:
         """Return of what there is enough in hand: an endpoint that hangs keeps no other out."""
         with self._hand.lock:
-            crowded = self._hand.queue.crowded(using, self._batch // 2)
-            self._waiting_families = self._hand.queue.crowded_families(self._batch // 2)
+            crowded = self._hand.queue.crowded(using, self._appetite.enough)
+            self._waiting_families = self._hand.queue.crowded_families(self._appetite.enough)
         self._more_is_due |= bool(crowded or self._waiting_families)
         return crowded
 
@@ -198,7 +199,7 @@ class Sweeper:
         tried = [RETRY_SECONDS] if due else []
         waits = [*seconds.values(), *self._barred(using).values(), *tried]
         waits = [left for left in waits if left > 0]
-        return min(self._sweep_seconds, *waits) if waits else self._max_sleep_seconds
+        return min([self._sweep_seconds, *waits]) if waits else self._max_sleep_seconds
 
     def _take_due(self, using: str, scope: Scope, take: Take, due: Sequence[Kind]) -> bool:
         """Take what is due at endpoints that may be called; say whether something was."""
@@ -234,14 +235,14 @@ class Sweeper:
 
     def _claim(self, using: str, scope: Scope, due: Sequence[Kind], take: Take) -> None:
         with self._hand.lock:
-            room = min(self._batch, self._hand.queue.room)
+            room = min(self._appetite.size, self._hand.queue.room)
         if not room:
             self._more_is_due = True
             return
-        began = monotonic()
-        lease = claims.own_lease()
+        began, lease = monotonic(), claims.own_lease()
         taken = claims.claim(using, lease, scope, room, due=due)
         self._more_is_due |= len(taken) == room
+        self._appetite.note(filled=len(taken) == room)
         for delivery in taken:
             take(delivery, using, began)
 
