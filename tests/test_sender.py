@@ -53,6 +53,64 @@ def test_query_of_the_endpoint_is_added_after_that_of_the_path():
     assert url("geo", ()) == "https://maps.example.com/geo"
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "PATCH"])
+@pytest.mark.parametrize("body", [b"", b'{"a": 1}'])
+@pytest.mark.parametrize("path", ["orders/7", "a b/\N{SNOWMAN}?x=1&y=%20z"])
+def test_a_request_is_prepared_as_the_session_would(method, body, path):
+    session = requests.Session()
+    headers = headers_of(Call(method, path, {"X-One": "1", "accept": "text/x"}, body, UID), {})
+    request = requests.Request(
+        method, f"https://crm.example.com/{path}", headers, data=body or None
+    )
+    ours, theirs = sender.prepare(request, session), session.prepare_request(request)
+
+    assert (ours.method, ours.url, ours.body) == (theirs.method, theirs.url, theirs.body)
+    assert list(ours.headers.items()) == list(theirs.headers.items())
+
+
+class Counting(requests.Session):
+    """A session of a site's own."""
+
+
+def with_auth(request, session):
+    request.auth = ("ada", "s3cret")
+
+
+def with_cookie(request, session):
+    session.cookies.set("a", "1")
+
+
+def with_params(request, session):
+    session.params = {"key": "1"}
+
+
+def with_auth_of_its_own(request, session):
+    session.auth = ("ada", "s3cret")
+
+
+def with_a_hook(request, session):
+    session.hooks["response"].append(print)
+
+
+@pytest.mark.parametrize(
+    "add", [with_auth, with_cookie, with_params, with_auth_of_its_own, with_a_hook]
+)
+def test_what_a_session_adds_is_its_own_to_prepare(add, monkeypatch):
+    session = requests.Session()
+    request = requests.Request("POST", "https://crm.example.com/")
+    add(request, session)
+    monkeypatch.setattr(session, "prepare_request", lambda request: "by the session")
+
+    assert sender.prepare(request, session) == "by the session"
+
+
+def test_a_session_of_a_sites_own_prepares_itself(monkeypatch):
+    session = Counting()
+    monkeypatch.setattr(session, "prepare_request", lambda request: "by the session")
+
+    assert sender.prepare(requests.Request("GET", "https://a.example"), session) == "by the session"
+
+
 def test_call_shows_no_secret():
     built = Call("POST", "s3cret", {"Authorization": "s3cret"}, b"s3cret", UID)
 
