@@ -9,12 +9,11 @@ from typing import Any
 from django.db import connections, transaction
 from django.utils import timezone
 
-from signal_dispatch import crashpoints, masking
-from signal_dispatch.clocks import now_sql
+from signal_dispatch import crashpoints
 from signal_dispatch.databases import own_transaction
 from signal_dispatch.exceptions import LeaseLost
+from signal_dispatch.marks import mark_statement
 from signal_dispatch.models import UNFINISHED, Attempt, Delivery, State, storable
-from signal_dispatch.outbox import quoted_table
 
 logger = logging.getLogger("signal_dispatch")
 
@@ -161,7 +160,7 @@ def _mark(settlements: Sequence[Settlement], using: str) -> tuple[list[Settlemen
     """Return what is accepted, which deliveries exist, and how many rows were written just now."""
     ordered = sorted(settlements, key=lambda s: s.delivery.pk)
     ids = [s.delivery.pk for s in ordered]
-    sql, parameters = _mark_statement(ordered, using)
+    sql, parameters = mark_statement(ordered, using)
     with connections[using].cursor() as cursor:
         cursor.execute(sql, parameters)
         changed = cursor.rowcount
@@ -171,67 +170,6 @@ def _mark(settlements: Sequence[Settlement], using: str) -> tuple[list[Settlemen
     found = {pk: (epoch, state) for pk, epoch, state in rows}
     accepted = [s for s in ordered if found.get(s.delivery.pk) == (s.delivery.epoch, s.state)]
     return accepted, set(found), changed
-
-
-def _mark_statement(settlements: Sequence[Settlement], using: str) -> tuple[str, list[Any]]:
-    connection = connections[using]
-    now = now_sql(connection)
-    due = ["NULL" if s.finished else now_sql(connection, max(0.0, s.delay)) for s in settlements]
-    asked = [now_sql(connection, s.after) if s.after > 0 else "NULL" for s in settlements]
-    # Each CASE ends in its own column, so that PostgreSQL knows the type of a lone NULL; none
-    # names another column that is written here, because MySQL would read the new value.
-    columns: list[tuple[str, list[str], list[Any]]] = [
-        ("state", [], [s.state for s in settlements]),
-        ("available_at", due, []),
-        ("not_before", asked, []),
-        ("retried", [], [s.retried for s in settlements]),
-        ("finished_at", [now if s.finished else "NULL" for s in settlements], []),
-        ("error_class", [], [s.error_class for s in settlements]),
-        ("reason", [], [storable(s.reason)[:500] for s in settlements]),
-        ("last_status", [], [_last(s, "status_code") for s in settlements]),
-        ("last_duration_ms", [], [_last(s, "duration_ms") for s in settlements]),
-        ("attempts", [], [s.attempts for s in settlements]),
-        ("handler_tries", [], [s.handler_tries for s in settlements]),
-    ]
-    ids = [s.delivery.pk for s in settlements]
-    assignments, parameters = ["held_by = ''"], []
-    for column, literals, values in columns:
-        branches = []
-        for position, pk in enumerate(ids):
-            branches.append(f"WHEN %s THEN {literals[position] if literals else '%s'}")
-            parameters += [pk] if literals else [pk, values[position]]
-        assignments.append(f"{column} = CASE id {' '.join(branches)} ELSE {column} END")
-    if masked := _masked_bodies(settlements, connection):
-        branches = ["WHEN %s THEN %s"] * len(masked)
-        parameters += [value for each in masked.items() for value in each]
-        assignments.append(f"body = CASE id {' '.join(branches)} ELSE body END")
-    # Nothing that is finished is opened again, by whoever did not hear of its own commit.
-    fence = " OR ".join(["(id = %s AND epoch = %s AND state = 'pending')"] * len(ids))
-    for s in settlements:
-        parameters += [s.delivery.pk, s.delivery.epoch]
-    sql = f"UPDATE {quoted_table(using)} SET {', '.join(assignments)} WHERE {fence}"
-    return sql, parameters
-
-
-def _masked_bodies(settlements: Sequence[Settlement], connection: Any) -> dict[int, Any]:
-    """Return what is kept of bodies, by id. What a person may send again stays as it is."""
-    for s in settlements:
-        if s.state == State.DELIVERED or s.successor is not None:
-            s.masked = masking.masked_body(s.delivery)
-    column = Delivery._meta.get_field("body")
-    return {
-        s.delivery.pk: column.get_db_prep_save(s.masked, connection)
-        for s in settlements
-        if s.masked is not None
-    }
-
-
-def _last(settlement: Settlement, name: str) -> int | None:
-    if settlement.attempt is not None:
-        value: int | None = getattr(settlement.attempt, name)
-        return value
-    delivery = settlement.delivery
-    return delivery.last_status if name == "status_code" else delivery.last_duration_ms
 
 
 def freeze(delivery: Delivery, using: str, **values: Any) -> None:

@@ -61,6 +61,36 @@ def test_each_of_a_batch_gets_its_own_record():
     assert Attempt.objects.count() == 2
 
 
+def test_what_all_of_a_batch_have_alike_is_written_once():
+    """A batch is mostly of calls that were delivered at the first attempt."""
+    batch = [
+        Settlement(made, State.DELIVERED, attempt_of(made, status_code=200, duration_ms=number))
+        for number, made in enumerate(recorded(lease=MINE, object_pk=n)[0] for n in range(28))
+    ]
+    with CaptureQueriesContext(connection) as queries:
+        settling.settle(batch, "default")
+    (update,) = statements(queries, "UPDATE")
+
+    assert update.count("CASE") == 1, "the milliseconds differ"
+    told = Delivery.objects.order_by("id").values_list("state", "attempts", "last_status")
+    assert set(told) == {("delivered", 1, 200)}
+    took = Delivery.objects.order_by("id").values_list("last_duration_ms", flat=True)
+    assert list(took) == list(range(28))
+
+
+def test_each_of_a_batch_is_fenced_by_its_own_epoch():
+    lost, kept, other = (recorded(lease=MINE, object_pk=n)[0] for n in range(3))
+    Delivery.objects.filter(pk=lost.pk).update(epoch=2, held_by="another")
+    Delivery.objects.filter(pk=other.pk).update(epoch=2)
+    other.epoch = 2
+    batch = [Settlement(made, State.DELIVERED) for made in (lost, kept, other)]
+    accepted = settling.settle(batch, "default")
+
+    assert [s.delivery.pk for s in accepted] == [kept.pk, other.pk]
+    states = Delivery.objects.order_by("id").values_list("state", flat=True)
+    assert list(states) == ["pending", "delivered", "delivered"]
+
+
 def test_what_is_tried_again_counts_as_a_retry_from_then_on():
     batch = settled_batch()
     settling.settle(batch, "default")
