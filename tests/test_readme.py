@@ -11,7 +11,6 @@ import pytest
 import tests.shop
 import tests.shop.models
 from signal_dispatch.conf import PREFIX, Settings
-from signal_dispatch.entries import _READERS
 from signal_dispatch.registry import registry
 from tests.once import ONCE
 
@@ -19,7 +18,6 @@ pytestmark = ONCE
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-HOW_IT_WORKS = ROOT / "docs/explanation/how-it-works.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -42,10 +40,6 @@ def anchors(page):
 def section(page, heading):
     """Return the text below a heading, up to the next one of its rank."""
     return without_blocks(page).partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-
-
-def first_cells(text):
-    return re.findall(r"^\| `([^`]+)`", text, re.MULTILINE)
 
 
 @pytest.fixture
@@ -103,17 +97,11 @@ def test_promises_name_tests_that_exist():
         assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.MULTILINE), name
 
 
-def test_every_key_of_an_endpoint_is_told_once():
-    told = first_cells(section(HOW_IT_WORKS, "Settings").partition("SIGNAL_DISPATCH_BACKENDS[")[0])
-    assert len(told) == len(set(told))
-    assert set(told) == set(_READERS)
-
-
 def test_every_setting_is_told():
-    pages = README.read_text() + HOW_IT_WORKS.read_text()
+    page = README.read_text()
     for name, value in vars(Settings).items():
         if hasattr(value, "func"):  # a cached property
-            assert PREFIX + name.upper() in pages
+            assert PREFIX + name.upper() in page
 
 
 def test_the_diagram_is_a_picture_with_words_for_those_who_cannot_see_it():

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from signal_dispatch.models import State
 from signal_dispatch.outcomes import Outcome
 from tests.howto.pages import DOCS
@@ -17,9 +19,11 @@ def text_of(name):
     return (DOCS / f"{name}.md").read_text()
 
 
-def test_the_threat_model_names_tests_that_exist():
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text_of("explanation/threat-model"))
+@pytest.mark.parametrize("page", ["threat-model", "guarantees"])
+def test_tests_that_are_named_exist(page):
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text_of(f"explanation/{page}"))
     assert len(named) > 30
+    assert len(named) == text_of(f"explanation/{page}").count("::")
     for path, name in named:
         source = (ROOT / path).read_text()
         assert re.search(rf"^def {name}\(", source, re.MULTILINE), f"{path}::{name}"
@@ -31,6 +35,14 @@ def test_each_threat_names_a_test():
     threats = tried.split("\n\n**")[1:]
     assert len(threats) >= 12
     assert [threat for threat in threats if "::test_" not in threat] == []
+
+
+def test_each_guarantee_says_what_holds_it_when_it_does_not_hold_and_what_shows_it():
+    guarantees = text_of("explanation/guarantees").split("\n## ")[1:]
+    assert [text.partition(". ")[0] for text in guarantees] == [str(n) for n in range(1, 11)]
+    for text in guarantees:
+        assert text.count("\n**Held by** ") == text.count("\n**Not held** ") == 1, text
+        assert text.count("\n- `tests/") >= 3, text
 
 
 def test_supported_versions_are_those_of_the_package():
