@@ -79,7 +79,10 @@ class Bench:
 
     def run_contender(self, module: str, contender: str, *arguments: str | float) -> dict[str, Any]:
         """Run a module for one contender, with the broker that it needs."""
-        return self.run(module, contender, *arguments, broker=_NEEDS[contender][1])
+        # What is recorded for a worker is not for the threads of the process that records it.
+        backend = {"backlog": "deferred.DeferredBackend"}.get(module, "threads.ThreadsBackend")
+        broker = _NEEDS[contender][1]
+        return self.run(module, contender, *arguments, broker=broker, BENCH_BACKEND=backend)
 
     def _empty(self) -> None:
         with psycopg.connect(**_account(_NAME), autocommit=True) as connection:

@@ -154,8 +154,9 @@ def more_workers(bench: Bench, size: Size) -> Iterator[Line]:
     """Let one, two and four workers share a backlog."""
     for delay in (0.0, 0.05):
         for workers in (1, 2, 4):
-            run = bench.run(
-                "backlog", "ours", size.saves * 2, "--workers", workers, "--delay", delay
+            many = size.saves * 2
+            run = bench.run_contender(
+                "backlog", "ours", many, "--workers", workers, "--delay", delay
             )
             what = f"workers: {workers}, sink at {delay * 1000:g} ms"
             yield Line(what, "/s", [run["per_second"]])

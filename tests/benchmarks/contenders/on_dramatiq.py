@@ -10,7 +10,7 @@ class OnDramatiq(Contender):
 
     worker = (
         *("-m", "dramatiq", "tests.benchmarks.contenders.dramatiq_tasks"),
-        *("--processes", "1", "--threads", str(SENDERS)),
+        *("--processes", "1", "--threads", str(SENDERS), "--skip-logging"),
     )
 
     def attach(self) -> None:
