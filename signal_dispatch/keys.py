@@ -6,6 +6,8 @@ from typing import Any
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 
+_ENCODER = DjangoJSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 
 # Not subscripted: Django's field is generic in the stubs only.
 class ObjectKeyField(models.CharField):  # type: ignore[type-arg]
@@ -26,7 +28,7 @@ class ObjectKeyField(models.CharField):  # type: ignore[type-arg]
 
 def key_as_text(pk: Any) -> str:
     """Write a primary key as JSON text: the same key always gives the same text."""
-    return json.dumps(pk, cls=DjangoJSONEncoder, ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(pk)
 
 
 def key_from_text(text: str) -> Any:

@@ -6,9 +6,10 @@ template may hold what a server or a client could read as a step upwards or as a
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from reprlib import repr as shortened
 from typing import Any, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import uritemplate
 from django.db.models import Model
@@ -31,17 +32,20 @@ _NO_LITERAL = re.compile(r"[\x00-\x20\x7f\"<>\\^`{|}]|%(?![0-9A-Fa-f]{2})")
 class _Expression(NamedTuple):
     text: str
     operator: str
-    names: list[str]
+    names: tuple[str, ...]
 
     @property
     def is_query(self) -> bool:
         return self.operator in ("?", "&")
 
+    @property
+    def is_name(self) -> bool:
+        return self.names == (self.text,)
+
 
 def variables(template: str) -> list[str]:
     """List the names in a template, each once, in their order."""
-    names = [name for expression in _expressions(template) for name in expression.names]
-    return list(dict.fromkeys(names))
+    return list(_variables(template))
 
 
 def problem_with(template: str, *, keep: frozenset[str] = _NOBODY) -> str | None:
@@ -49,11 +53,7 @@ def problem_with(template: str, *, keep: frozenset[str] = _NOBODY) -> str | None
 
     ``keep`` is what ``expand`` will be given. A slash at the beginning is no problem.
     """
-    return (
-        _problem_with_expressions(template, keep)
-        or _problem_with_literals(template)
-        or _problem_with_query(template)
-    )
+    return _problem_with(template, keep)
 
 
 def expand(template: str, values: Mapping[str, Any], *, keep: frozenset[str] = _NOBODY) -> str:
@@ -74,7 +74,10 @@ def expand(template: str, values: Mapping[str, Any], *, keep: frozenset[str] = _
         expression = _parse(match[1])
         if keep.intersection(expression.names):
             return match[0]
-        return uritemplate.expand(match[0], _checked(expression, values, template))
+        texts = _checked(expression, values, template)
+        if expression.is_name and isinstance(texts[expression.text], str):
+            return quote(texts[expression.text], safe="")  # as uritemplate does, which takes longer
+        return uritemplate.expand(match[0], texts)
 
     path = _BRACES.sub(fill, template)
     # A prefix such as {x:2} may cut a harmless value, and literals may complete one, to dots.
@@ -123,6 +126,8 @@ def _single(value: Any) -> str:
 
 def _has_dots(text: str) -> bool:
     # There are servers and clients that take a backslash for a slash, or '..;v=1' for '..'.
+    if "." not in text:
+        return False
     segments = (segment.partition(";")[0] for segment in re.split(r"[/\\]", text))
     return any(segment in (".", "..") for segment in segments)
 
@@ -132,15 +137,35 @@ def _climbs(path: str) -> bool:
     return _has_dots(unquote(path.partition("?")[0]))
 
 
+# Nearly every template is a constant of a class, and is asked about at each save.
+_remembered = lru_cache(maxsize=512)
+
+
+@_remembered
 def _parse(text: str) -> _Expression:
     operator = text[:1] if text[:1] in _OPERATORS else ""
     parts = text.removeprefix(operator).split(",")
     matches = [_NAME.fullmatch(part) for part in parts]
-    return _Expression(text, operator, [match[1] for match in matches if match])
+    return _Expression(text, operator, tuple(match[1] for match in matches if match))
 
 
 def _expressions(template: str) -> list[_Expression]:
     return [_parse(text) for text in _BRACES.findall(template)]
+
+
+@_remembered
+def _variables(template: str) -> tuple[str, ...]:
+    names = [name for expression in _expressions(template) for name in expression.names]
+    return tuple(dict.fromkeys(names))
+
+
+@_remembered
+def _problem_with(template: str, keep: frozenset[str]) -> str | None:
+    return (
+        _problem_with_expressions(template, keep)
+        or _problem_with_literals(template)
+        or _problem_with_query(template)
+    )
 
 
 def _problem_with_expressions(template: str, keep: frozenset[str]) -> str | None:

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, ValuesView
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlencode
 
@@ -16,6 +18,9 @@ FORM = "application/x-www-form-urlencoded"
 
 _LISTS = (Sequence, Set, ValuesView, Iterator, QuerySet)
 _TEXT_AND_BYTES = (str, bytes, bytearray, memoryview)
+# Neither models nor series: most values are spared the look at five abstract classes.
+_SINGLE = frozenset({str, int, float, bool, type(None), Decimal, datetime, date})
+_ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
 
 def from_fields(
@@ -117,17 +122,18 @@ def media_type(content_type: str) -> str:
 
 
 def _json(plain: Any) -> str:
-    return json.dumps(plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(plain)
 
 
 def _plain(value: Any, at: str) -> Any:
-    if isinstance(value, Model):
-        return _plain(value.pk, at)
-    if isinstance(value, Mapping):
-        return _mapping(value, at)
-    if isinstance(value, _LISTS) and not isinstance(value, _TEXT_AND_BYTES):
-        items = [_plain(item, _place(at, index)) for index, item in enumerate(value)]
-        return sorted(items, key=_rank) if isinstance(value, Set) else items
+    if type(value) not in _SINGLE:
+        if isinstance(value, Model):
+            return _plain(value.pk, at)
+        if isinstance(value, Mapping):
+            return _mapping(value, at)
+        if isinstance(value, _LISTS) and not isinstance(value, _TEXT_AND_BYTES):
+            items = [_plain(item, _place(at, index)) for index, item in enumerate(value)]
+            return sorted(items, key=_rank) if isinstance(value, Set) else items
     try:
         return to_scalar(value)
     except (TypeError, ValueError) as error:

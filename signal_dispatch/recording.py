@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import Any
+from uuid import uuid4
 
 from django.db import transaction
 
@@ -22,6 +23,10 @@ from signal_dispatch.queueing import Recorded
 from signal_dispatch.replacing import Legacy
 
 logger = logging.getLogger("signal_dispatch")
+
+# Django's constructor asks the field of each name that it is not given. It takes values in order,
+# too, as from a query's row, and then it asks none.
+_BLANK = {field.attname: field.get_default() for field in Delivery._meta.concrete_fields}
 
 UNTOLD = "The remote never heard of this object, so there is nothing to take back."
 
@@ -66,16 +71,19 @@ def new_delivery(
     label, pk = identity(dispatch, change)
     environment, hops = settings.environment, suppression.current_hops()
     lane = lanes.lane_of(environment, alias, dispatch.name, label, pk) if dispatch.ordered else ""
-    delivery = Delivery(
-        environment=environment,
-        dispatch=dispatch.name,
-        endpoint=alias,
-        model=label,
-        object_pk=plain_key(pk),
-        lane=lane,
-        hops=hops,
-        trace=tracing.current(),
-    )
+    row: Any = {
+        **_BLANK,
+        "uid": uuid4(),
+        "environment": environment,
+        "dispatch": dispatch.name,
+        "endpoint": alias,
+        "model": label,
+        "object_pk": plain_key(pk),
+        "lane": lane,
+        "hops": hops,
+        "trace": tracing.current(),
+    }
+    delivery = Delivery(*row.values())
     carry(delivery, plan)
     if delivery.state == State.PENDING and (fault := endpoints.fault_of_key(alias)):
         if backends.under_test:

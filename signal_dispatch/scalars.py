@@ -24,6 +24,8 @@ def to_scalar(value: Any) -> Scalar:
     name; enums and choices their value. Raises ``TypeError`` for any other type, and
     ``ValueError`` for NaN, infinity, and text that UTF-8 can't encode.
     """
+    if type(value) is str and value.isascii():  # most are
+        return value
     return _scalar(value.value if isinstance(value, Enum) else value)
 
 

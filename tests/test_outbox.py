@@ -24,6 +24,24 @@ def test_a_new_delivery_is_due_at_once():
     assert (row.uid, row.headers, bytes(row.body)) == (made.uid, {"X": "ü"}, b"\x00\xff")
 
 
+def test_every_column_is_read_back_as_it_was_given():
+    texts = ["environment", "dispatch", "endpoint", "event", "model", "object_pk", "lane", "method"]
+    texts += ["path", "trace", "error_class", "reason"]
+    numbers = ["hops", "attempts", "forwarded_after", "handler_tries", "replaced_by_id"]
+    numbers += ["last_status", "last_duration_ms"]
+    made, row = recorded(
+        **{name: f"é'%s\\{number}" for number, name in enumerate(texts)},
+        **{name: number for number, name in enumerate(numbers)},
+        retried=True,
+        headers={"a": "ü"},
+        body=b"\x00\xff",
+    )
+
+    columns = [field.attname for field in outbox._GIVEN]
+    assert set(columns) == {*texts, *numbers, "retried", "headers", "body", "uid"}
+    assert [getattr(row, name) for name in columns] == [getattr(made, name) for name in columns]
+
+
 def test_with_a_lease_it_is_nobody_elses_until_that_ends():
     made, row = recorded(lease=MINE)
 

@@ -4,6 +4,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from uuid import UUID
 
 import pytest
+import uritemplate
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -235,3 +236,13 @@ def test_filling_twice_is_filling_once(number, remote_id):
 
     assert expand(expand(template, values, keep=LATER), values) == at_once
     assert [unquote(segment) for segment in at_once.split("/")] == ["orders", number, remote_id]
+
+
+@given(st.text())
+def test_name_alone_is_filled_as_the_library_fills_it(text):
+    try:
+        path = expand("x/{v}", {"v": text})
+    except PathError:
+        return
+
+    assert path == uritemplate.expand("x/{v}", v=text)
