@@ -30,7 +30,9 @@ def maps(settings, mock_endpoint):
 
 
 def test_declarations_have_no_fault(write, faults, settings):
-    settings.SIGNAL_DISPATCH_ENDPOINTS |= {"maps": {"URL": "https://maps.example.com/v1/"}}
+    maps = {"URL": "https://maps.example.com/v1/"}
+    # Not |=, which would change the settings of all tests that follow.
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {**settings.SIGNAL_DISPATCH_ENDPOINTS, "maps": maps}
     write(ANSWERED, LATEST)
 
     assert faults() == set()
