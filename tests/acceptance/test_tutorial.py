@@ -3,6 +3,7 @@
 import email
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -37,9 +38,14 @@ def run(*command):
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """Build the sdist, and from it the wheel, as ``make dist`` does."""
-    folder = tmp_path_factory.mktemp("dist")
-    run("build", "--outdir", str(folder), str(ROOT))
+    """Build the sdist, and from it the wheel, as ``make dist`` does.
+
+    From a copy, since another run may build beside this one.
+    """
+    folder, source = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("source") / "copy"
+    left = [".venv", ".tox", ".git", ".*_cache", "_build", "build", "dist", "*.egg-info"]
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*left, "__pycache__"))
+    run("build", "--outdir", str(folder), str(source))
     return folder
 
 
