@@ -1,5 +1,6 @@
 """How much to take from the table at once: more, while what was taken is gone in a moment."""
 
+from math import inf
 from time import monotonic
 
 #: A batch is gone in a moment if the next one is taken within so many seconds.
@@ -19,7 +20,7 @@ class Appetite:
         self.size = least
         self._least = least
         self._was_filled = False
-        self._taken_at = -1e9
+        self._taken_at = -inf
 
     @property
     def enough(self) -> int:
@@ -33,5 +34,5 @@ class Appetite:
         if filled and self._was_filled and seconds < MOMENT_SECONDS:
             self.size = min(2 * self.size, MOST * self._least)
         elif seconds > 4 * MOMENT_SECONDS:
-            self.size = max(self.size // 2, self._least)
+            self.size = self._least
         self._was_filled = filled

@@ -1,9 +1,7 @@
 """Notice changes of mapped models, and leave every other handler as it would be without us."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from django.apps import apps
@@ -11,7 +9,7 @@ from django.db import router
 from django.db.models import Model
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 
-from signal_dispatch import changes, dispatcher, relations, removals, suppression
+from signal_dispatch import changes, dispatcher, noticing, relations, removals, suppression
 from signal_dispatch.databases import joined_transaction
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.events import Change, Event
@@ -23,18 +21,8 @@ from signal_dispatch.registry import registry
 # post_save itself runs after the commit in autocommit. tests/test_receivers.py guards what is
 # relied on here: its name, its arguments, and that it is called once for each table.
 _NAME = "_save_table"
-_NOTICED = "signal_dispatch"
 _SAVED = {Event.CREATED, Event.UPDATED}
 _ARGUMENTS = tuple(inspect.signature(getattr(Model, _NAME)).parameters)[1:]
-
-
-@dataclass(slots=True)
-class _Noticed:
-    """What one save() recorded, on its way from the write to ``post_save``."""
-
-    models: set[type[Model]] = field(default_factory=set)
-    recorded: list[Recorded] = field(default_factory=list)
-    alone: bool = True
 
 
 class Wiring:
@@ -127,14 +115,14 @@ def _write_and_record(
     instance: Model, model: type[Model], write: Callable[[], Any], given: Mapping[str, Any]
 ) -> Any:
     using, fields = given["using"], given.get("update_fields")
-    with _noticing(instance, model) as noticed:
+    with noticing.keeping(instance, model) as noticed:
         dispatches = _applicable(instance, model, Event.CREATED, Event.UPDATED)
         if not dispatches or _leaves_alone(instance, model, fields):
             return write()
         with joined_transaction(using) as noticed.alone:
             save = changes.before_save(instance, model, dispatches, using)
             updated = write()
-            with _as_in_post_save(instance, model, using):
+            with noticing.as_in_post_save(instance, model, using):
                 noticed.recorded += _record_save(
                     save, created=not updated, fields=fields, alone=noticed.alone
                 )
@@ -163,8 +151,7 @@ def _saved(sender: type[Model], **kwargs: Any) -> None:
     relations.note_loaded(instance, raw=bool(kwargs.get("raw")))
     if kwargs.get("raw"):
         return
-    stack: list[_Noticed] = instance._state.__dict__.get(_NOTICED) or [_Noticed()]
-    noticed = stack.pop()
+    noticed = noticing.take(instance)
     using = kwargs.get("using") or instance._state.db or router.db_for_write(sender)
     dispatcher.announce(noticed.recorded, using, alone=noticed.alone)
     event = Event.CREATED if kwargs.get("created") else Event.UPDATED
@@ -221,47 +208,3 @@ def _leaves_alone(instance: Model, model: type[Model], fields: Iterable[str] | N
         return False
     own = {name for f in model._meta.concrete_fields for name in (f.name, f.attname)}
     return own.isdisjoint(fields)
-
-
-@contextmanager
-def _noticing(instance: Model, model: type[Model]) -> Iterator[_Noticed]:
-    """Keep what the write of a table records until ``post_save`` comes.
-
-    A multi-table child writes several tables before its one signal; a handler that saves the
-    same instance again comes in between, and its own signal comes first.
-    """
-    stack: list[_Noticed] = instance._state.__dict__.setdefault(_NOTICED, [])
-    if not stack or model in stack[-1].models:
-        stack.append(_Noticed())
-    noticed = stack[-1]
-    noticed.models.add(model)
-    try:
-        yield noticed
-    except BaseException:
-        stack.remove(noticed)
-        raise
-
-
-@contextmanager
-def _as_in_post_save(instance: Model, model: type[Model], using: str) -> Iterator[None]:
-    """Let hooks see the instance as ``post_save`` shows it; Django sets this a moment later."""
-    for link in _links_to(model, instance):
-        setattr(instance, link.attname, getattr(instance, link.related_model._meta.pk.attname))
-    state = instance._state
-    before = state.db, state.adding
-    state.db, state.adding = using, False
-    try:
-        yield
-    finally:
-        state.db, state.adding = before
-
-
-def _links_to(model: type[Model], child: Model) -> Iterable[Any]:
-    """Find what makes a multi-table child one of the model, the nearest to the model first."""
-    fields: Iterable[Any] = () if type(child) is model else child._meta.concrete_fields
-    return (
-        field
-        for field in fields
-        if getattr(field.remote_field, "parent_link", False)
-        and issubclass(field.related_model, model)
-    )

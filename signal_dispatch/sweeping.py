@@ -122,7 +122,8 @@ class Sweeper:
             self._begun += 1
         scope, repair = self._scope(), monotonic() >= self._next_repair
         self._more_is_due = False
-        self._next_repair = monotonic() + REPAIR_SECONDS if repair else self._next_repair
+        if repair:
+            self._next_repair = monotonic() + REPAIR_SECONDS
         reached, refused, took = {}, {}, {}
         for using in self._outboxes.awake():
             began = monotonic()
@@ -199,7 +200,7 @@ class Sweeper:
         tried = [RETRY_SECONDS] if due else []
         waits = [*seconds.values(), *self._barred(using).values(), *tried]
         waits = [left for left in waits if left > 0]
-        return min([self._sweep_seconds, *waits]) if waits else self._max_sleep_seconds
+        return min(self._sweep_seconds, *waits) if waits else self._max_sleep_seconds
 
     def _take_due(self, using: str, scope: Scope, take: Take, due: Sequence[Kind]) -> bool:
         """Take what is due at endpoints that may be called; say whether something was."""

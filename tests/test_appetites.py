@@ -42,11 +42,11 @@ def test_it_stays_where_batches_take_their_time_or_are_not_filled(clock, batch):
     assert sizes_after(clock, *[batch] * 4) == [32, 32, 32, 32]
 
 
-def test_it_shrinks_to_the_least_when_calls_become_slow(clock):
+def test_it_is_the_least_again_when_calls_become_slow(clock):
     slow = 4 * MOMENT_SECONDS + 0.1
-    sizes = sizes_after(clock, *[(0.1, True)] * 3, *[(slow, True)] * 4)
+    sizes = sizes_after(clock, *[(0.1, True)] * 3, (slow, True), (0.1, True))
 
-    assert sizes == [32, 64, 128, 64, 32, 32, 32]
+    assert sizes == [32, 64, 128, 32, 64]
 
 
 def test_half_of_a_batch_is_enough_until_the_next_look():

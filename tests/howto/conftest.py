@@ -1,27 +1,20 @@
 """What tests of the pages share."""
 
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-import tests.shop
-import tests.shop.models
 from signal_dispatch import checks
 from signal_dispatch.checks.problems import Problem
-from signal_dispatch.registry import registry
+from tests.howto.pages import shop_of_the_tests
 
 
 @pytest.fixture
-def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let pages say ``shop``, as their readers would; forget what they registered meanwhile."""
-    monkeypatch.setitem(sys.modules, "shop", tests.shop)
-    monkeypatch.setitem(sys.modules, "shop.models", tests.shop.models)
-    before = set(registry)
-    yield
-    for dispatch in set(registry) - before:
-        registry.remove(type(dispatch))
+def shop() -> Iterator[None]:
+    """Let pages say ``shop``, and forget what they registered."""
+    with shop_of_the_tests():
+        yield
 
 
 @pytest.fixture

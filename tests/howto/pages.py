@@ -1,8 +1,16 @@
 """The pages of the documentation, and the code that stands in them."""
 
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+import tests.shop
+import tests.shop.models
+from signal_dispatch.registry import registry
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -32,3 +40,15 @@ class Page:
         space: dict[str, Any] = {"__name__": "page", **names}
         exec(compile(self.block(containing), containing, "exec"), space)  # noqa: S102
         return space
+
+
+@contextmanager
+def shop_of_the_tests() -> Iterator[None]:
+    """Let pages say ``shop``, as their readers would; forget what they registered meanwhile."""
+    before = set(registry)
+    try:
+        with mock.patch.dict(sys.modules, {"shop": tests.shop, "shop.models": tests.shop.models}):
+            yield
+    finally:
+        for dispatch in set(registry) - before:
+            registry.remove(type(dispatch))

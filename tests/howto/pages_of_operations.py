@@ -2,32 +2,15 @@
 
 import re
 import shlex
-import sys
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 from django.core.management import get_commands, load_command_class
 
-import tests.shop
-import tests.shop.models
-from signal_dispatch.registry import registry
 from tests.howto.pages import DOCS
 
 # In a shell's line, or as the list in which containers take it.
 _COMMAND = re.compile(r"manage\.py(?: |\", \")(dispatch_\w+)\"?\]?([^\n|>`]*)")
-
-
-@contextmanager
-def shop_of_the_tests() -> Iterator[None]:
-    """Let pages say ``shop``, as their readers would; forget what they registered meanwhile."""
-    before = set(registry)
-    with mock.patch.dict(sys.modules, {"shop": tests.shop, "shop.models": tests.shop.models}):
-        yield
-    for dispatch in set(registry) - before:
-        registry.remove(type(dispatch))
 
 
 def run(code: str, **given: Any) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from django.db.models.signals import post_save
 
 from signal_dispatch import hand, patience, renewing, sweeping
 from signal_dispatch.retries import DEFAULT_DELAYS
-from tests.howto.pages import DOCS, Page
-from tests.howto.pages_of_operations import run, shop_of_the_tests
+from tests.howto.pages import DOCS, Page, shop_of_the_tests
+from tests.howto.pages_of_operations import run
 from tests.once import ONCE
 from tests.shop.models import Order
 

@@ -12,8 +12,8 @@ from rest_framework.serializers import ModelSerializer
 from signal_dispatch import Event, ModelDispatch, enqueue, suppressed
 from signal_dispatch.models import Delivery
 from signal_dispatch.registry import registry
-from tests.howto.pages import Page
-from tests.howto.pages_of_operations import commands, run, shop_of_the_tests
+from tests.howto.pages import Page, shop_of_the_tests
+from tests.howto.pages_of_operations import commands, run
 from tests.once import ONCE
 from tests.shop.models import Customer, Order, Subscription
 
