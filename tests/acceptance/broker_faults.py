@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import median
 
 from tests.acceptance.fleet import Fleet, Process, Remote, await_calm, states
-from tests.acceptance.soak import report, scaled
+from tests.acceptance.soak import patience, report, scaled
 from tests.acceptance.wire import Wire
 from tests.shop.models import Order
 from tests.waiting import eventually
@@ -76,7 +76,7 @@ def durations(fleet: Fleet, saver: Process) -> list[float]:
 
 def await_saves(fleet: Fleet, saver: Process, count: int) -> None:
     """Wait until so many saves returned."""
-    eventually(lambda: len(durations(fleet, saver)) >= count, 120)
+    eventually(lambda: len(durations(fleet, saver)) >= count, patience(120))
 
 
 def complaints(fleet: Fleet, saver: Process) -> int:

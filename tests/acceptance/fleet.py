@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import pytest
 
-from tests.acceptance.soak import scaled
+from tests.acceptance.soak import patience
 from tests.receiver import Answer, Received, Receiver
 from tests.settings import DATABASE
 from tests.waiting import eventually
@@ -136,7 +136,7 @@ class Fleet:
             running[place] = self.start(*crew[place])
         for place in savers:
             self.join(running[place])
-        await_calm(scaled(60, 600))
+        await_calm(60)
         for place in set(range(len(crew))) - set(savers):
             self.end(running[place])
 
@@ -217,9 +217,10 @@ def states() -> dict[str, int]:
 
 
 def await_calm(timeout: float) -> None:
-    """Wait until no delivery has to be made any more."""
+    """Wait until no delivery has to be made any more; ten times as long in the long form."""
     from signal_dispatch.models import Delivery
 
+    timeout = patience(timeout)
     try:
         eventually(lambda: not Delivery.objects.unfinished().exists(), timeout)
     except AssertionError:

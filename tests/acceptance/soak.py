@@ -13,6 +13,11 @@ def scaled(short: int, long: int) -> int:
     return long if SOAKING else short
 
 
+def patience(seconds: float) -> float:
+    """Return the deadline for work that is many times as much in the long form."""
+    return seconds * scaled(1, 10)
+
+
 def report(what: str, **counts: float) -> None:
     """Keep counts such as ``duplicates``, ``stuck`` and ``lost`` to be printed at the end."""
     lines.append(f"{what}: {', '.join(f'{name} {count:g}' for name, count in counts.items())}")

@@ -59,7 +59,7 @@ def test_what_a_host_that_vanished_had_to_send_the_others_send(receiver, tmp_pat
         left_behind = held_by("tokyo")
         answering.set()
         fleet.join(savers["lima"], scaled(120, 1200))
-        await_calm(scaled(60, 600))
+        await_calm(60)
         fleet.end(workers["lima"])
 
     astray = [number for number, totals in remote.firsts.items() if totals != sorted(totals)]

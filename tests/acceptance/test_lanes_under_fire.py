@@ -90,7 +90,7 @@ def test_followers_recorded_while_their_head_is_settled_are_all_sent(
             fleet.join(saver, 60 * scaled(2, 60))
         # Not "--once": that leaves what a saver which ended in haste holds for some seconds more.
         worker = fleet.worker()
-        await_calm(scaled(60, 1200))
+        await_calm(120)
         fleet.end(worker)
 
     count("lanes", remote, watch)

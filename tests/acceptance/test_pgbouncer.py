@@ -5,11 +5,11 @@ from django.db import connection
 
 from signal_dispatch.models import Delivery
 from tests.acceptance import changed
+from tests.acceptance.fleet import await_calm
 from tests.acceptance.private_servers import PgBouncer
 from tests.acceptance.soak import report, scaled
 from tests.deliveries import delivery
 from tests.services import POSTGRES
-from tests.waiting import eventually
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "other"]),
@@ -48,7 +48,7 @@ def test_processes_behind_a_pooler_make_each_call_once(receiver):
         try:
             for saver in savers:
                 changed.finish(saver, 60 + each)
-            eventually(lambda: not Delivery.objects.unfinished().exists(), 60)
+            await_calm(60)
             assert len(sessions_of_one_client(pooler)) == 2, "none is a client's own"
         finally:
             for worker in workers:

@@ -10,7 +10,7 @@ from signal_dispatch.models import Delivery
 from tests.acceptance import serving as servers
 from tests.acceptance.process import run
 from tests.acceptance.serving import serving
-from tests.acceptance.soak import SOAKING, report, scaled
+from tests.acceptance.soak import SOAKING, patience, report, scaled
 from tests.services import required
 from tests.settings import DATABASE
 from tests.waiting import eventually
@@ -113,7 +113,7 @@ def test_what_a_server_leaves_behind_the_next_one_delivers(receiver, name):
     gate.set()
     with serving(name, receiver.url, options=options) as server:
         server.get("read/")
-        eventually(all_delivered, 60)
+        eventually(all_delivered, patience(60))
         server.terminate()
         output = server.end()
 

@@ -12,7 +12,7 @@ from signal_dispatch.heartbeats import DEAD_SECONDS, FORGET_SECONDS
 from signal_dispatch.models import Attempt, Delivery, WorkerProcess
 from signal_dispatch.status import status_of
 from tests.acceptance.process import start
-from tests.acceptance.soak import report, scaled
+from tests.acceptance.soak import patience, report, scaled
 from tests.acceptance.wire import Wire
 from tests.deliveries import delivery
 from tests.services import MARIADB, POSTGRES
@@ -88,7 +88,7 @@ def test_several_workers_share_the_work_and_each_call_is_made_once(receiver):
         living(3)
         for number in range(count):
             delivery(object_pk=number)
-        eventually(all_delivered, 120)
+        eventually(all_delivered, patience(120))
         for process in running:
             process.terminate()
         results = [ended(process) for process in running]

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
+
+import pytest
 
 import tests.shop
 import tests.shop.models
@@ -47,7 +48,10 @@ def shop_of_the_tests() -> Iterator[None]:
     """Let pages say ``shop``, as their readers would; forget what they registered meanwhile."""
     before = set(registry)
     try:
-        with mock.patch.dict(sys.modules, {"shop": tests.shop, "shop.models": tests.shop.models}):
+        # Not patch.dict: that would forget, too, whatever is imported meanwhile for the first time.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, "shop", tests.shop)
+            patch.setitem(sys.modules, "shop.models", tests.shop.models)
             yield
     finally:
         for dispatch in set(registry) - before:
