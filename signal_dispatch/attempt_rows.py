@@ -58,7 +58,8 @@ def insert(attempts: Sequence[Attempt], using: str) -> None:
 def _statement(using: str, count: int, *, returns: bool) -> str:
     quote = connections[using].ops.quote_name
     columns = ", ".join(quote(str(field.column)) for field in _GIVEN)
-    binary = connections[using].ops.binary_placeholder_sql(b"")  # MySQL is told that it is no text
+    # MySQL would take bytes for text, and warn of what is none.
+    binary = "_binary %s" if connections[using].vendor == "mysql" else "%s"
     row = ", ".join(binary if isinstance(f, BinaryField) else "%s" for f in _GIVEN)
     rows = ", ".join([f"({row})"] * count)
     statement = f"INSERT INTO {quote(Attempt._meta.db_table)} ({columns}) VALUES {rows}"
