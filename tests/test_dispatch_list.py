@@ -444,9 +444,9 @@ def test_object_is_read_from_the_database_that_is_named(declare):
 @pytest.mark.parametrize(
     ("named", "cure"),
     [
-        ("", "Write the model's label and the key: shop.order:7."),
+        ("", "--object '' names no model. Write the model's label and the key: shop.order:7."),
         ("order:7", "Write the model's label and the key: shop.order:7."),
-        ("shop.ordr:7", "Write the model's label and the key: shop.order:7."),
+        ("shop.ordr:7", "shop.order:7. Models with a dispatch: shop.Order."),
         ("shop.order", "'' is no key of shop.Order. Write one after the colon: "),
         ("shop.order:A-1", "'A-1' is no key of shop.Order. Write one after the colon: "),
         ("shop.shipment:7", "'7' is no key of shop.Shipment. Write one after the colon: "),
@@ -467,7 +467,7 @@ def test_object_that_can_not_be_found_is_an_error_that_says_how(declare, named, 
 def test_database_that_does_not_exist_is_an_error_that_names_those_that_do(declare):
     declare()
 
-    with pytest.raises(CommandError, match="no database 'third', only: default, other"):
+    with pytest.raises(CommandError, match=r"--database .third. is not known\. Known: default, "):
         printed(object="shop.order:7", database="third")
 
 

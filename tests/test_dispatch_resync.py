@@ -9,7 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import Event, ModelDispatch, suppressed
-from signal_dispatch.management import batches, progress
+from signal_dispatch.management import batches, outboxes, progress
 from signal_dispatch.management.commands import dispatch_resync
 from signal_dispatch.managers import DispatchManager, DispatchQuerySet
 from signal_dispatch.models import Delivery, RemoteObject
@@ -31,6 +31,13 @@ def orders():
         return Order.objects.bulk_create(
             [Order(number=f"A-{n}", status="paid" if n % 2 else "draft") for n in range(5)]
         )
+
+
+def test_without_an_outbox_nobody_is_told_and_it_says_what_to_run(declare, orders, monkeypatch):
+    declare(Order)
+    monkeypatch.setattr(outboxes, "has_outbox", lambda alias: False)
+    with pytest.raises(CommandError, match=r"in default: run 'manage\.py migrate --data"):
+        run("shop.Order")
 
 
 def told():
