@@ -74,7 +74,7 @@ def plan_of(
         if backends.under_test:
             raise
         if not foreseen:
-            _log(dispatch, error)
+            _log(dispatch, change, error)
         return Plan(event, _enabled(aliases), _EMPTY, sentence_of(dispatch, error))
 
 
@@ -99,7 +99,7 @@ def redrafted(
         if backends.under_test:
             raise
         if not foreseen:
-            _log(dispatch, error)
+            _log(dispatch, change, error)
         return replace(plan, event=event, draft=_EMPTY, error=sentence_of(dispatch, error))
 
 
@@ -157,10 +157,14 @@ def _enabled(aliases: Iterable[str]) -> tuple[str, ...]:
     return tuple(alias for alias, entry in found if entry is None or entry.enabled)
 
 
-def _log(dispatch: ModelDispatch[Any], error: Exception) -> None:
+def _log(dispatch: ModelDispatch[Any], change: Change[Any], error: Exception) -> None:
     logger.error(
-        "%s could not build a delivery. Correct what raised, then run 'manage.py dispatch_retry'.",
+        "%s could not build its call for %s %s (%r). Correct what raised, then run 'manage.py "
+        "dispatch_retry'.",
         dispatch.name,
+        change.instance._meta.label,
+        change.instance.pk,
+        str(change.event),
         exc_info=error,
         extra={
             "action": "build_failed",
