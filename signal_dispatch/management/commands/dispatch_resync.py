@@ -16,7 +16,7 @@ from signal_dispatch.enqueueing import enqueue, foresee
 from signal_dispatch.events import Event
 from signal_dispatch.keys import key_as_text, key_from_text, plain_key
 from signal_dispatch.management.batches import batches
-from signal_dispatch.management.choices import models_with_a_dispatch, unknown
+from signal_dispatch.management.choices import models_with_a_dispatch, refuse_unknown, unknown
 from signal_dispatch.management.filters import FilteringCommand
 from signal_dispatch.management.outboxes import outboxes
 from signal_dispatch.management.printing import printable
@@ -166,6 +166,8 @@ def _dispatches(model: type[Model], event: str, name: str | None) -> Sequence[Mo
         named = [dispatch for dispatch in registered if dispatch.name == name]
         if not named:
             raise unknown("--dispatch", name, [dispatch.name for dispatch in registered])
+        events = {*Event.values, *(str(e) for dispatch in named for e in dispatch.events)}
+        refuse_unknown("--event", [event], sorted(events))
         return named
     found = [dispatch for dispatch in registered if event in dispatch.events]
     if not found:
@@ -208,7 +210,10 @@ def _key(model: type[Model], text: str) -> Any:
     try:
         return key_from_text(text) if isinstance(pk, CompositePrimaryKey) else pk.to_python(text)
     except (ValidationError, ValueError) as error:
-        raise CommandError(f"--after {text!r} is no key of {model._meta.label}.") from error
+        raise CommandError(
+            f"--after {text!r} is no key of {model._meta.label}: write the one that was told when "
+            "it stopped."
+        ) from error
 
 
 def _text(key: Any) -> str:
