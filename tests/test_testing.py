@@ -10,7 +10,7 @@ from http import HTTPStatus
 import pytest
 import requests
 import responses
-from django.db import connections
+from django.db import connections, transaction
 from django.test import SimpleTestCase, TestCase, TransactionTestCase
 from django.utils import timezone
 from responses.registries import OrderedRegistry
@@ -948,6 +948,50 @@ def test_the_end_of_a_mock_ends_the_threads_though_another_is_active(declare):
         assert sending_threads() == []
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize("mocked", [False, True])
+def test_drain_says_at_once_that_nothing_is_committed_in_a_test_case(
+    declare, deliveries, mock_endpoint, mocked, monkeypatch
+):
+    monkeypatch.setattr(ThreadsBackend, "drain", lambda *args: pytest.fail("it would wait"))
+    declare(Order)
+    if mocked:
+        mock_endpoint("crm").reply(200)
+    paid()
+
+    with pytest.raises(RuntimeError, match=r"real commits, .* call deliveries.send\(\) instead"):
+        drain()
+    assert sending_threads() == []
+
+
+@pytest.mark.django_db
+def test_drain_has_nothing_to_wait_for_where_captured_hooks_sent_all(
+    declare, deliveries, crm, django_capture_on_commit_callbacks, monkeypatch
+):
+    monkeypatch.setattr(ThreadsBackend, "drain", lambda *args: pytest.fail("it would wait"))
+    backends["default"].check()  # now there is one
+    declare(Order)
+    crm.reply(200)
+    with django_capture_on_commit_callbacks(execute=True):
+        paid()
+    drain()
+
+    assert [d.state for d in deliveries] == [State.DELIVERED]
+
+
+@pytest.mark.django_db
+def test_drain_asks_nothing_of_a_transaction_that_is_broken(declare):
+    declare(Order)
+    paid()
+    with transaction.atomic():
+        transaction.set_rollback(True)
+        drain()
+
+
+def test_drain_needs_no_database_where_the_test_has_none():
+    drain()
+
+
 # The real network.
 
 
@@ -982,6 +1026,12 @@ def test_real_network_lifts_the_guard_for_a_block(declare, deliveries, receiver)
 
 @pytest.mark.usefixtures("order_to_crm")
 class TestInATransaction(DispatchTestMixin, TestCase):
+    def test_drain_is_refused(self):
+        self.mock_endpoint("crm").reply(201, json={"id": "c-7"})
+        paid()
+        with pytest.raises(RuntimeError, match=r"self\.deliveries\.send\(\)"):
+            drain()
+
     def test_deliveries_are_sent_by_hand(self):
         self.mock_endpoint("crm").reply(201, json={"id": "c-7"})
         order = paid()

@@ -15,6 +15,7 @@ from signal_dispatch.backends.base import BaseBackend
 from signal_dispatch.backends.deferred import DeferredBackend
 from signal_dispatch.backends.immediate import InlineBackend
 from signal_dispatch.conf import settings
+from signal_dispatch.databases import is_in_test_case
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.exceptions import InvalidBackend, InvalidSettings, LibraryMissing
 from signal_dispatch.outboxes import do_all
@@ -194,8 +195,7 @@ def _inline_only(using: str) -> bool:
     connection: Any = connections[using]
     if connection.vendor == "sqlite" and connection.is_in_memory_db():
         return True
-    # Private, as in merging.py, and guarded by the same test.
-    return any(block._from_testcase for block in connection.atomic_blocks)  # noqa: SLF001
+    return is_in_test_case(using)
 
 
 backends = Backends()
