@@ -84,6 +84,16 @@ class Worker:
         with self._hand.lock:
             return self._hand.health.slowed()
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether no outbox could be worked on the last time."""
+        return self._bookkeeper.met is not None
+
+    def faults(self) -> list[str]:
+        """Say of each outbox that could not be looked into the last time why that is."""
+        with self._hand.lock:
+            return self._bookkeeper.sweeper.faults()
+
     # Told by those who save
 
     def start(self) -> bool:
