@@ -92,6 +92,7 @@ def record_many(
             group = (dispatch.name, delivery.endpoint)
             if group not in waits:  # once: it may hold jitter, and each wait is an INSERT
                 waits[group] = recording.wait_of(dispatch, delivery.endpoint)
+                recording.is_served(delivery.endpoint)
             new.setdefault((*group, waits[group]), []).append(delivery)
         if memory is not None:
             entry = Entry(recorded={d.endpoint: Recorded(d, using) for d in made})

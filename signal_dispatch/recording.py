@@ -52,7 +52,7 @@ def insert(
         carry(delivery, inherited(dispatch, change, plan, legacy))
     backend = backends.for_endpoint(alias, change.using)
     delay = max(wait_of(dispatch, alias), legacy.wait)
-    lendable = delivery.state == State.PENDING and delay <= 0 and _is_served(alias)
+    lendable = delivery.state == State.PENDING and is_served(alias) and delay <= 0
     lease = backend.lease(change.using, alias) if lendable else None
     began = monotonic()  # the lease can't have begun earlier
     outbox.record(delivery, change.using, lease=lease, delay=delay, look=look, alone=alone)
@@ -133,8 +133,8 @@ def wait_of(dispatch: ModelDispatch[Any], alias: str) -> float:
     return max(first, float(dispatch.delay))
 
 
-def _is_served(alias: str) -> bool:
-    """Say whether this process can send there; another one, after a deploy, may."""
+def is_served(alias: str) -> bool:
+    """Say whether this process can send there, and warn if not: after a deploy another may."""
     if endpoints.find(alias) is not None:
         return True
     logger.warning(

@@ -9,7 +9,7 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
-from signal_dispatch import Event, ModelDispatch, suppressed
+from signal_dispatch import Event, ModelDispatch, enqueue, suppressed
 from signal_dispatch.exceptions import PayloadError
 from signal_dispatch.models import Delivery, State
 from signal_dispatch.signals import delivery_enqueued
@@ -603,3 +603,23 @@ def test_commit_hooks_of_a_hook_that_failed_are_dropped(declare, as_in_productio
         Order.objects.create(number="A-1")
 
     assert hook not in [each[1] for each in connection.run_on_commit]
+
+
+def unknown_endpoints(caplog):
+    actions = [getattr(record, "action", "") for record in caplog.records]
+    return actions.count("endpoint_unknown")
+
+
+def test_what_is_delayed_for_an_unknown_alias_is_told_in_the_log_too(declare, caplog):
+    declare(Order, endpoint="elsewhere", delay=60)
+    Order.objects.create()
+
+    assert unknown_endpoints(caplog) == 1
+
+
+def test_many_for_an_unknown_alias_are_told_in_the_log_once(declare, caplog):
+    Order.objects.bulk_create([Order(number=str(n)) for n in range(3)])
+    declare(Order, endpoint="elsewhere")
+    assert enqueue(Order.objects.all()) == 3
+
+    assert unknown_endpoints(caplog) == 1
