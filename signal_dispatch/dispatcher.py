@@ -98,7 +98,7 @@ def record_many(
             entry = Entry(recorded={d.endpoint: Recorded(d, using) for d in made})
             _remember(memory, key, entry, change)
     for (_dispatch, _endpoint, delay), deliveries in new.items():
-        outbox.record_many(deliveries, using, delay=delay, alone=alone)
+        recording.insert_many(deliveries, using, delay=delay, alone=alone)
     together = [Recorded(d, using) for deliveries in new.values() for d in deliveries]
     for item in together:
         recording.tell(item)

@@ -16,6 +16,8 @@ logger = logging.getLogger("signal_dispatch")
 MAX_REST_SECONDS = 10.0
 #: The rest of one that has no outbox, and the longest of one that takes long to refuse.
 LONG_REST_SECONDS = 300.0
+#: PostgreSQL's code.
+_UNDEFINED_TABLE = "42P01"
 
 
 class Outboxes:
@@ -92,11 +94,7 @@ class Outboxes:
         return is_refused_by_test(error)
 
     def _lacks_tables(self, using: str) -> bool:
-        try:
-            tables = connections[using].introspection.table_names()
-        except Error:
-            return False
-        if Delivery._meta.db_table in tables:
+        if not _is_empty(using):
             return False
         self._resting[using] = monotonic() + LONG_REST_SECONDS
         self._lacking.add(using)
@@ -106,6 +104,22 @@ class Outboxes:
             extra={"action": "outbox_missing"},
         )
         return True
+
+
+def note_missing(using: str, error: DatabaseError) -> None:
+    """Add to an error how to make the outbox, if it is raised because there is none."""
+    # In a transaction that failed PostgreSQL answers no question; but it tells a code.
+    code = getattr(error.__cause__, "sqlstate", None) or getattr(error.__cause__, "pgcode", None)
+    if code == _UNDEFINED_TABLE or (code is None and _is_empty(using)):
+        error.add_note(no_outbox(using))
+
+
+def _is_empty(using: str) -> bool:
+    """Say whether the outbox's table is not there; False where the database does not answer."""
+    try:
+        return Delivery._meta.db_table not in connections[using].introspection.table_names()
+    except Error:
+        return False
 
 
 def no_outbox(using: str) -> str:
