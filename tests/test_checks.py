@@ -778,7 +778,11 @@ def test_sqlite_in_its_default_mode_is_warned_of_once(declare, monkeypatch, mode
 
     (text,) = told(Problem.SQLITE_NOT_IMMEDIATE)
 
-    assert 'Set DATABASES["default"]["OPTIONS"]["transaction_mode"] = "IMMEDIATE".' in text
+    entry = '"transaction_mode": "IMMEDIATE"'
+    assert f'Add {entry} to the "OPTIONS" of DATABASES["default"].' in text
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", {})
+    (text,) = told(Problem.SQLITE_NOT_IMMEDIATE)
+    assert f'Add "OPTIONS": {{{entry}}} to DATABASES["default"].' in text
 
 
 def test_other_databases_have_no_such_mode(declare, monkeypatch):
