@@ -600,6 +600,8 @@ def test_retry_after_of_a_reply_is_obeyed(declare, deliveries, crm):
         (lambda crm: crm.reply(-200), ValueError, "three digits"),
         (lambda crm: crm.fail("down"), TypeError, "a status or an exception, not 'down'"),
         (lambda crm: crm.fail(failure=False), TypeError, "a status or an exception, not False"),
+        (lambda crm: crm.fail(200), ValueError, r"200 is no failure: say reply\(200\)\."),
+        (lambda crm: crm.fail(299), ValueError, "299 is no failure"),
         (lambda crm: crm.fail(99), ValueError, "three digits, such as 201, and 99 has not"),
         (lambda crm: crm.fail(503, times=0), ValueError, "at least 1, or None for ever"),
         (lambda crm: crm.fail(503, times=True), ValueError, "at least 1, or None for ever"),

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +25,15 @@ from signal_dispatch.queueing import Recorded
 __all__ = ["BaseBackend", "Recorded", "backends"]
 
 DEFAULT = "default"
+
+_OURS = (
+    "threads.ThreadsBackend",
+    "deferred.DeferredBackend",
+    "celery.CeleryBackend",
+    "tasks.TasksBackend",
+    "immediate.ImmediateBackend",
+    "console.ConsoleBackend",
+)
 
 
 class Backends:
@@ -175,7 +185,18 @@ def _class_of(alias: str) -> Any:
         sentence = 'lacks "BACKEND", the dotted path of a backend class.'
         raise InvalidBackend(f"{path} {sentence}") from error
     except ImportError as error:
-        raise InvalidBackend(f'{path}["BACKEND"] names no backend class: {error}.') from error
+        sentence = f"names no backend class: {str(error).removesuffix('.')}."
+        raise InvalidBackend(f'{path}["BACKEND"] {sentence}{_guess(entry["BACKEND"])}') from error
+
+
+def _guess(wanted: object) -> str:
+    """Say which of ours was meant, or which there are."""
+    ours = [f"{__name__}.{each}" for each in _OURS]
+    if wanted in ours:
+        return ""
+    if close := get_close_matches(str(wanted), ours, n=1, cutoff=0.8):
+        return f" Did you mean {close[0]!r}?"
+    return f" Those of this package are {', '.join(ours)}."
 
 
 def _path(alias: str) -> str:
