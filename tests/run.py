@@ -26,7 +26,7 @@ MEMORY_TESTS = ["tests/test_testing.py"]
 PARTS = {"acceptance": ["tests/acceptance"], "units": ["--ignore=tests/acceptance"]}
 
 #: How many runs go side by side; the fault tests in their long form load a machine.
-AT_ONCE, AT_ONCE_SOAKING = 3, 2
+AT_ONCE, AT_ONCE_SOAKING = 4, 2
 SERVERS = ("postgres", "mariadb")
 DATABASES = ["sqlite", *SERVERS, "sqlite-memory"]
 
