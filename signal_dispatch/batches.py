@@ -26,6 +26,7 @@ def settle_all(settlements: Sequence[Settlement], using: str) -> list[Settlement
             "The database %r refused a batch of %s records: each is written alone now.",
             using,
             len(settlements),
+            extra={"action": "batch_refused"},
         )
     return [s for settlement in settlements for s in _settle_alone(settlement, using)]
 

@@ -7,37 +7,34 @@ from math import inf
 from time import monotonic
 from typing import Any
 
-from django.db import Error, connections
+from django.db import Error
 
 from signal_dispatch import claims, lanes
 from signal_dispatch.accounts import Accountant
-from signal_dispatch.databases import refresh_connections
 from signal_dispatch.gates import Gatekeeper
 from signal_dispatch.hand import Hand
 from signal_dispatch.intake import Intake
 from signal_dispatch.jobs import Job
+from signal_dispatch.loops import Loop
+from signal_dispatch.naps import MAX_SLEEP_SECONDS
 from signal_dispatch.outbox import FIRST_EPOCH
-from signal_dispatch.outboxes import do_all, pause_after, warn_of_outbox
+from signal_dispatch.outboxes import do_all
 from signal_dispatch.pruning import Pruner
 from signal_dispatch.records import Recorder
 from signal_dispatch.renewing import Renewer
 from signal_dispatch.repairs import Repairer
 from signal_dispatch.returning import return_jobs
 from signal_dispatch.scopes import Scope
-from signal_dispatch.sweeping import MAX_SLEEP_SECONDS, REPAIR_SECONDS, Sweeper
+from signal_dispatch.sweeping import REPAIR_SECONDS, Sweeper
 
 logger = logging.getLogger("signal_dispatch")
 
-#: Seconds without work after which the connection is closed.
-KEEP_SECONDS = 1.0
-#: The longest pause, in seconds, after the database refused.
-MAX_BACKOFF_SECONDS = 10.0
 
-
-class Bookkeeper:
+class Bookkeeper(Loop):
     """Record what was settled, read back what was committed, keep leases, take what is due.
 
-    The only thread that needs the database for deliveries without hooks.
+    The only thread that needs the database for deliveries without hooks. When the hand closes it
+    records, hands back, and ends.
     """
 
     def __init__(
@@ -49,8 +46,8 @@ class Bookkeeper:
         batch: int,
         **sweeping: Any,
     ) -> None:
+        super().__init__(hand.work)
         self._hand = hand
-        self._last_work = monotonic()
         self.gatekeeper = Gatekeeper(hand)
         self.sweeper = Sweeper(hand, scope, self.gatekeeper, batch=batch, **sweeping)
         self.accountant = Accountant(hand, self.sweeper, self.gatekeeper)
@@ -61,43 +58,13 @@ class Bookkeeper:
         longest = sweeping.get("max_sleep_seconds", MAX_SLEEP_SECONDS)
         self.repairer = Repairer(self.sweeper.aliases, min(REPAIR_SECONDS, 5 * longest))
 
-    def run(self) -> None:
-        """Work until the hand closes; then record, hand back, and end."""
-        failures = 0
-        try:
-            while self._wait_for_work():
-                try:
-                    self._step()
-                    failures = 0
-                except Exception as error:  # noqa: BLE001 - it must live on
-                    failures += 1
-                    self._back_off(error, failures)
-            self._finish()
-        finally:
-            connections.close_all()
-
     # Waiting
 
-    def _wait_for_work(self) -> bool:
-        """Wait until there is something to do; False when the hand closes."""
-        hand = self._hand
-        while True:
-            with hand.lock:
-                if hand.closing:
-                    return False
-                now = monotonic()
-                seconds = self._next_work(now) - now
-                if seconds <= 0:
-                    return True
-                connected = _is_connected()
-                keeping = now - self._last_work < KEEP_SECONDS
-                if keeping or not connected:
-                    hand.work.wait(min(seconds, KEEP_SECONDS) if connected else seconds)
-            if connected and not keeping:  # without the lock: it may take its time
-                connections.close_all()
+    def _is_ending(self) -> bool:
+        return self._hand.closing
 
-    def _next_work(self, now: float) -> float:
-        hand = self._hand
+    def _next_at(self) -> float:
+        hand, now = self._hand, monotonic()
         if hand.to_look or hand.stale or (hand.stopping and len(hand.queue)):
             return now
         times = [
@@ -119,8 +86,6 @@ class Bookkeeper:
     # Working
 
     def _step(self) -> None:
-        refresh_connections()
-        self._last_work = monotonic()
         do_all(
             [
                 self._record_if_due,
@@ -179,7 +144,7 @@ class Bookkeeper:
             left = hand.queue.clear() if hand.stopping else []
         return_jobs(hand, left)
 
-    def _finish(self) -> None:
+    def _end(self) -> None:
         """Write what is known, and make what was not begun due at once for others."""
         hand = self._hand
         with hand.lock:
@@ -218,14 +183,9 @@ class Bookkeeper:
             freed.setdefault(using, set()).add(lane)
         do_all([partial(lanes.release_at_last, using, mine, None) for using, mine in freed.items()])
 
-    def _back_off(self, error: Exception, failures: int) -> None:
-        connections.close_all()
-        pause = pause_after(failures, MAX_BACKOFF_SECONDS)
-        # Whatever it was, this thread lives on: nobody else would take what is scheduled.
-        warn_of_outbox(error, pause)
-        self.sweeper.expect(pause)  # what was asked for may not have been looked at
-        with self._hand.lock:
-            self._hand.work.wait_for(lambda: self._hand.closing, pause)
+    def _rest(self, seconds: float) -> None:
+        self.sweeper.expect(seconds)  # what was asked for may not have been looked at
+        super()._rest(seconds)
 
 
 def _hand_back(held: Iterable[tuple[str, int, int]]) -> None:
@@ -234,7 +194,3 @@ def _hand_back(held: Iterable[tuple[str, int, int]]) -> None:
     for using, pk, epoch in held:
         claimed.setdefault(using, []).append((pk, epoch))
     do_all([partial(claims.hand_back, u, claims.holder(), mine) for u, mine in claimed.items()])
-
-
-def _is_connected() -> bool:
-    return any(c.connection is not None for c in connections.all(initialized_only=True))

@@ -3,12 +3,12 @@
 from collections.abc import Collection
 
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef
+from django.db.models import Exists, F, OuterRef, QuerySet
 
 from signal_dispatch import dispatcher, lanes, signals
 from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.databases import alias_for_writing, own_transaction
-from signal_dispatch.models import Delivery, DeliveryQuerySet, State, storable
+from signal_dispatch.models import UNFINISHED, Delivery, DeliveryQuerySet, State, storable
 from signal_dispatch.queueing import Recorded
 from signal_dispatch.selecting import is_unheld
 
@@ -16,27 +16,28 @@ from signal_dispatch.selecting import is_unheld
 BATCH = 500
 
 
-def cancel(rows: DeliveryQuerySet, reason: str) -> int:
+def cancel(rows: QuerySet[Delivery], reason: str) -> int:
     """Cancel deliveries that are not finished; return how many.
 
     Left as they are: those under lease, for their call may be under way. What waits behind a
     cancelled one goes on once that is committed.
     """
     using = alias_for_writing(rows)
-    ids = sorted(rows.unfinished().values_list("pk", flat=True))
+    ids = sorted(rows.filter(state__in=UNFINISHED).values_list("pk", flat=True))
     batches = (ids[i : i + BATCH] for i in range(0, len(ids), BATCH))
     return sum(_cancel(batch, using, storable(reason)[:500]) for batch in batches)
 
 
-def skip(rows: DeliveryQuerySet, reason: str) -> int:
+def skip(rows: QuerySet[Delivery], reason: str) -> int:
     """Cancel whatever is at the head of these deliveries' lanes, where others wait behind it."""
     return cancel(heads(rows), reason)
 
 
-def heads(rows: DeliveryQuerySet) -> DeliveryQuerySet:
+def heads(rows: QuerySet[Delivery]) -> DeliveryQuerySet:
     """Return what is at the head of these deliveries' lanes, where others wait behind it."""
     everything = Delivery.objects.using(alias_for_writing(rows))
-    lanes_of_them = rows.unfinished().exclude(lane="").order_by().values("lane")
+    unfinished = rows.filter(state__in=UNFINISHED)
+    lanes_of_them = unfinished.exclude(lane="").order_by().values("lane")
     behind = everything.filter(state=State.WAITING, lane=OuterRef("lane"))
     return everything.filter(Exists(behind), state=State.PENDING, lane__in=lanes_of_them)
 

@@ -10,9 +10,10 @@ from django.db.models import Q
 from signal_dispatch import bars, claims, lanes
 from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import DeliveryQuerySet, State
+from signal_dispatch.naps import MAX_SLEEP_SECONDS
 from signal_dispatch.outboxes import Outboxes
 from signal_dispatch.scopes import Scope
-from signal_dispatch.sweeping import MAX_SLEEP_SECONDS, REPAIR_SECONDS
+from signal_dispatch.sweeping import REPAIR_SECONDS
 
 #: Seconds that a first attempt may be due before its message counts as lost. Retries have none.
 GRACE_SECONDS = 2.0

@@ -7,13 +7,7 @@ from typing import Any
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import (
-    CharField,
-    Max,
-    PositiveIntegerField,
-    PositiveSmallIntegerField,
-    TextField,
-)
+from django.db.models import CharField, PositiveIntegerField, PositiveSmallIntegerField, TextField
 from django.utils import timezone
 
 from signal_dispatch import crashpoints
@@ -171,7 +165,7 @@ def record_many(
 
     Their objects' rows are locked already. ``alone`` as in ``record()``.
     """
-    busy = _busy_lanes([d for d in deliveries if d.state == State.PENDING], using, alone=alone)
+    busy = _busy_lanes(deliveries, using, alone=alone)
     for delivery in deliveries:
         delivery.created_at = DatabaseNow()
         delivery.not_before = DatabaseNow(delay) if delay > 0 else None
@@ -213,13 +207,11 @@ def _is_barred(delivery: Delivery, using: str) -> bool:
 
 def _insert_many(deliveries: Sequence[Delivery], using: str) -> None:
     rows = Delivery.objects.using(using)
-    if connections[using].features.can_return_rows_from_bulk_insert:
-        rows.bulk_create(deliveries)
-        return
-    # MySQL tells no ids. They are higher than all that were there: no need to search the table.
-    before = rows.aggregate(highest=Max("id"))["highest"] or 0
     rows.bulk_create(deliveries)
-    new = rows.filter(pk__gt=before, uid__in=[d.uid for d in deliveries])
+    if connections[using].features.can_return_rows_from_bulk_insert:
+        return
+    # MySQL tells no ids: the index of the uids finds them.
+    new = rows.filter(uid__in=[d.uid for d in deliveries])
     ids = dict(new.values_list("uid", "pk"))
     for delivery in deliveries:
         delivery.pk = ids[delivery.uid]

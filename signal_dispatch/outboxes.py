@@ -76,7 +76,11 @@ class Outboxes:
         if Delivery._meta.db_table in tables:
             return False
         self._resting[using] = monotonic() + LONG_REST_SECONDS
-        logger.warning("The database %r has no outbox: run 'migrate' on it.", using)
+        logger.warning(
+            "The database %r has no outbox: run 'migrate' on it.",
+            using,
+            extra={"action": "outbox_missing"},
+        )
         return True
 
 

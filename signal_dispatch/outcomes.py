@@ -33,7 +33,7 @@ ERROR_CLASSES = (
 )
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True)
 class Response:
     """What the remote answered, with the names of ``requests.Response``.
 
@@ -53,8 +53,7 @@ class Response:
     redact: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.headers, CaseInsensitiveDict):
-            object.__setattr__(self, "headers", CaseInsensitiveDict(self.headers))
+        object.__setattr__(self, "headers", CaseInsensitiveDict(self.headers))
 
     def __repr__(self) -> str:
         # Everything else may be, or hold, a secret: the URL, cookies, tokens that were given out.

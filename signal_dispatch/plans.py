@@ -44,9 +44,17 @@ def is_ignored(dispatch: ModelDispatch[Any], change: Change[Any]) -> bool:
 
 
 def plan_of(
-    dispatch: ModelDispatch[Any], change: Change[Any], *, judge: bool = True, listed: bool = True
+    dispatch: ModelDispatch[Any],
+    change: Change[Any],
+    *,
+    judge: bool = True,
+    listed: bool = True,
+    foreseen: bool = False,
 ) -> Plan | None:
-    """Ask the dispatch in the order of the contract; None where there is nothing to send."""
+    """Ask the dispatch in the order of the contract; None where there is nothing to send.
+
+    ``foreseen`` says that it will not be recorded: then what raises is not logged.
+    """
     if (listed and change.event not in dispatch.events) or (judge and is_ignored(dispatch, change)):
         return None
     event = change.event
@@ -65,7 +73,9 @@ def plan_of(
     except Exception as error:
         if backends.under_test:
             raise
-        return Plan(event, _enabled(aliases), _EMPTY, _told(dispatch, error))
+        if not foreseen:
+            _log(dispatch, change, error)
+        return Plan(event, _enabled(aliases), _EMPTY, sentence_of(dispatch, error))
 
 
 def redrafted(
@@ -74,21 +84,23 @@ def redrafted(
     plan: Plan,
     event: str,
     *,
-    later: bool = True,
+    foreseen: bool = False,
 ) -> Plan:
     """Return the plan with a draft for this event; nothing else is asked anew.
 
-    ``later=False`` drafts now what would be drafted at the first attempt.
+    ``foreseen`` drafts now what would be drafted at the first attempt, and logs nothing.
     """
     change = replace(change, event=event)
     try:
         with user_code(change.using):
-            made = _draft_now(dispatch, change) if later else draft(dispatch, change)
+            made = draft(dispatch, change) if foreseen else _draft_now(dispatch, change)
             return replace(plan, event=event, draft=made)
     except Exception as error:
         if backends.under_test:
             raise
-        return replace(plan, event=event, draft=_EMPTY, error=_told(dispatch, error))
+        if not foreseen:
+            _log(dispatch, change, error)
+        return replace(plan, event=event, draft=_EMPTY, error=sentence_of(dispatch, error))
 
 
 def _draft_now(dispatch: ModelDispatch[Any], change: Change[Any]) -> Draft:
@@ -145,11 +157,14 @@ def _enabled(aliases: Iterable[str]) -> tuple[str, ...]:
     return tuple(alias for alias, entry in found if entry is None or entry.enabled)
 
 
-def _told(dispatch: ModelDispatch[Any], error: Exception) -> str:
-    """Log what could not be built, and return the sentence that says why."""
+def _log(dispatch: ModelDispatch[Any], change: Change[Any], error: Exception) -> None:
     logger.error(
-        "%s could not build a delivery. Correct what raised, then run 'manage.py dispatch_retry'.",
+        "%s could not build its call for %s %s (%r). Correct what raised, then run 'manage.py "
+        "dispatch_retry'.",
         dispatch.name,
+        change.instance._meta.label,
+        change.instance.pk,
+        str(change.event),
         exc_info=error,
         extra={
             "action": "build_failed",
@@ -157,4 +172,3 @@ def _told(dispatch: ModelDispatch[Any], error: Exception) -> str:
             "trace": tracing.current(),
         },
     )
-    return sentence_of(dispatch, error)

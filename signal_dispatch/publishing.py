@@ -6,15 +6,13 @@ from functools import partial
 from math import inf
 from time import monotonic, sleep
 
-from django.db import connections
-
 from signal_dispatch import lanes, patience
-from signal_dispatch.databases import refresh_connections
 from signal_dispatch.engines import Engine
 from signal_dispatch.jobs import Place
 from signal_dispatch.lookouts import GRACE_SECONDS, Lookout
+from signal_dispatch.loops import Loop
 from signal_dispatch.models import Delivery, State
-from signal_dispatch.outboxes import do_all, pause_after, warn_of_outbox
+from signal_dispatch.outboxes import do_all
 from signal_dispatch.pruning import Pruner
 from signal_dispatch.queueing import Recorded
 from signal_dispatch.repairs import Repairer
@@ -23,15 +21,11 @@ from signal_dispatch.starting import start_thread
 from signal_dispatch.sweeping import REPAIR_SECONDS
 from signal_dispatch.unpublished import Unpublished
 
-#: Seconds without work after which the databases' connections are closed.
-KEEP_SECONDS = 1.0
 #: Seconds between two questions of whoever drains.
 PAUSE_SECONDS = 0.02
-#: The longest pause, in seconds, after a database refused.
-MAX_PAUSE_SECONDS = 10.0
 
 
-class Publisher:
+class Publisher(Loop):
     """Publish what was committed, and see to what is due that no message tells of.
 
     Whoever saves never waits for the engine. What can't be published stays in the table, and is
@@ -50,7 +44,7 @@ class Publisher:
         patience.connect()
         self._engine = engine
         self._lock = threading.Lock()
-        self._work = threading.Condition(self._lock)
+        super().__init__(threading.Condition(self._lock))
         self._counted = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._lookout = Lookout(
@@ -59,7 +53,6 @@ class Publisher:
         self._pruner = Pruner(self._lookout.aliases)
         self._repairer = Repairer(self._lookout.aliases, REPAIR_SECONDS)
         self._unpublished = Unpublished(batch_size)
-        self._worked_at = -inf
         self._stopping = False
         #: Whether it is asked how many deliveries are to be sent still, and the last answer.
         self._counting, self._count = False, 0
@@ -140,44 +133,22 @@ class Publisher:
     def _notified(self) -> bool:
         if self._thread is None and not self._stopping:
             name = "signal_dispatch-publisher"
-            thread = threading.Thread(target=self._run, name=name, daemon=True)
+            thread = threading.Thread(target=self.run, name=name, daemon=True)
             self._thread = thread if start_thread(thread) else None
         self._work.notify()
         return self._thread is not None
 
     # The thread
 
-    def _run(self) -> None:
-        failures = 0
+    def run(self) -> None:
+        """Work until it is to end; then publish what is in hand."""
         try:
-            while self._wait_for_work():
-                try:
-                    self._step()
-                    failures = 0
-                except Exception as error:  # noqa: BLE001 - it must live on
-                    failures += 1
-                    self._back_off(error, failures)
-            self._publish()
+            super().run()
         finally:
-            connections.close_all()
             self._engine.close()
 
-    def _wait_for_work(self) -> bool:
-        """Wait until there is something to do; False when it is to end."""
-        while True:
-            connected = any(c.connection for c in connections.all(initialized_only=True))
-            with self._lock:
-                now = monotonic()
-                seconds = self._next_at() - now
-                keeps = self._worked_at + KEEP_SECONDS - now if connected else inf
-                if self._stopping:
-                    return False
-                if seconds <= 0:
-                    return True
-                if keeps > 0:
-                    self._work.wait(min(seconds, keeps))
-            if keeps <= 0:  # without the lock: it may take its time
-                connections.close_all()
+    def _is_ending(self) -> bool:
+        return self._stopping
 
     def _next_at(self) -> float:
         if self._counting:
@@ -195,7 +166,6 @@ class Publisher:
         return max(self._lookout.next_at, self._engine.open_at)
 
     def _step(self) -> None:
-        refresh_connections()
         now = monotonic()
         works: list[Callable[[], object]] = [self._release, self._publish]
         looking = self._next_look_at() <= now
@@ -210,7 +180,9 @@ class Publisher:
         if self._counting:
             works.append(self._count_open)
         do_all(works)
-        self._worked_at = monotonic()
+
+    def _end(self) -> None:
+        self._publish()
 
     def _release(self) -> None:
         """Look into lanes whose head may be settled by now; what becomes free is published."""
@@ -248,10 +220,3 @@ class Publisher:
     def _free(self, using: str, idle: Iterable[str]) -> None:
         with self._lock:
             self._unpublished.lanes |= {(using, lane) for lane in idle}
-
-    def _back_off(self, error: Exception, failures: int) -> None:
-        connections.close_all()
-        pause = pause_after(failures, MAX_PAUSE_SECONDS)
-        warn_of_outbox(error, pause)
-        with self._lock:
-            self._work.wait_for(lambda: self._stopping, pause)

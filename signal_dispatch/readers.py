@@ -161,7 +161,10 @@ def headers(value: Any) -> dict[str, str]:
     for number, (name, item) in enumerate(texts(value).items(), start=1):
         if not _HEADER_NAME.fullmatch(name):
             # Not repeated: name and value may have changed their places.
-            raise ValueError(f"must not have a name like its number {number}: no header can.")
+            raise ValueError(
+                f"holds a name, its number {number}, that no header can have: letters, digits and "
+                "hyphens make one."
+            )
         if name.lower() in _FRAMING:
             raise ValueError(f"must not have {name!r}: the call itself says how long it is.")
         if not _HEADER_VALUE.fullmatch(item):

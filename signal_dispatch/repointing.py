@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.db.models.functions import Coalesce
 
 from signal_dispatch import dispatcher, lanes
@@ -45,7 +45,7 @@ class Target:
         return {name: value for name, value in pairs if value}
 
 
-def repoint(rows: DeliveryQuerySet, target: Target) -> int:
+def repoint(rows: QuerySet[Delivery], target: Target) -> int:
     """Give deliveries to the target; return how many. Those under lease stay as they are.
 
     What is to be sent stays as it was taken. Each goes to the end that its number gives it in its

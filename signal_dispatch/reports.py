@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from django.conf import settings as django_settings
 from django.db import Error
 from django.utils.translation import gettext as _
 
@@ -80,11 +79,6 @@ def report_on(limits: Limits, named: Sequence[str] | None = None) -> Report:
     # A database beside may well have no outbox; that none has one is a fault.
     faulty = without if named or not (found or unreachable) else []
     return Report(limits, tuple(found), unreachable, tuple(faulty))
-
-
-def unknown_databases(named: Sequence[str]) -> list[str]:
-    """Return those that settings don't know."""
-    return [alias for alias in named if alias not in django_settings.DATABASES]
 
 
 def _verdicts(problems: Mapping[str, list[str]]) -> dict[str, dict[str, Any]]:

@@ -49,11 +49,9 @@ class RetryPolicy:
         if not self.delays:
             raise ValueError("'delays' must hold at least one delay: that of the first attempt.")
         delays = tuple(_number(delay, "each of 'delays'") for delay in self.delays)
-        jitter = _number(self.jitter, "'jitter'")
-        if jitter > 1:
+        if _number(self.jitter, "'jitter'") > 1:
             raise ValueError("'jitter' must be a share between 0 and 1.")
         object.__setattr__(self, "delays", delays)
-        object.__setattr__(self, "jitter", jitter)
 
     @classmethod
     def exponential(
@@ -115,8 +113,8 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
     """
     text = (value or "").strip(" \t")
     if text.isascii() and text.isdigit():
-        # The length is judged first: int() refuses thousands of digits.
-        return MAX_RETRY_AFTER if len(text) > 9 else min(float(text), MAX_RETRY_AFTER)
+        # As a float, which thousands of digits make infinite: int() refuses so many.
+        return min(float(text), MAX_RETRY_AFTER)
     try:
         moment = parsedate_to_datetime(text)
         # The header's dates are GMT, also where the form (that of C's asctime) does not say so.

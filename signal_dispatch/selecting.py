@@ -8,13 +8,15 @@ from datetime import MAXYEAR, MINYEAR, date, datetime, time, timedelta
 from typing import Any, Self
 from uuid import UUID
 
+from django.apps import apps
+from django.core.exceptions import ValidationError
 from django.db import connections
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from signal_dispatch.clocks import DatabaseNow
-from signal_dispatch.keys import key_as_text, key_from_text
+from signal_dispatch.keys import key_as_text, key_from_text, plain_key
 from signal_dispatch.models import UNFINISHED, Delivery, DeliveryQuerySet, State, storable
 from signal_dispatch.moments import MomentField
 from signal_dispatch.outbox import quoted_table
@@ -158,13 +160,24 @@ def _meant_by(text: str) -> Q:
     """Read what a person typed. Every branch is answered by an index."""
     model, colon, key = text.partition(":")
     if colon and model.count(".") == 1:
-        return Q(model=model.strip().lower(), object_pk__in=_keys(key.strip()))
+        label = model.strip().lower()
+        return Q(model=label, object_pk__in=_keys_of(label, key.strip()))
     meant = Q(object_pk__in=_keys(text))
     with suppress(ValueError):
         meant |= Q(uid=UUID(text))
     if text.isascii() and text.isdigit() and len(text) < _LONGEST_ID:
         meant |= Q(pk=int(text))
     return meant
+
+
+def _keys_of(label: str, text: str) -> list[Any]:
+    """Return the keys of a model that somebody may mean, such as a UUID without its hyphens."""
+    keys = _keys(text)
+    # Of a model that is gone rows may still tell.
+    with suppress(LookupError, TypeError, ValueError, ValidationError):
+        pk: Any = apps.get_model(label)._meta.pk
+        keys.append(plain_key(pk.to_python(text)))
+    return keys
 
 
 def _keys(text: str) -> list[Any]:

@@ -152,6 +152,7 @@ class SenderThreads:
                 "The rate of the endpoint %r can't be told. It gets no call for %g s.",
                 alias,
                 seconds,
+                extra={"action": "rate_failed", "endpoint": alias},
             )
         if not seconds:
             return True

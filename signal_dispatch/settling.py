@@ -9,11 +9,11 @@ from typing import Any
 from django.db import connections, transaction
 from django.utils import timezone
 
-from signal_dispatch import crashpoints
+from signal_dispatch import attempt_rows, crashpoints
 from signal_dispatch.databases import own_transaction
 from signal_dispatch.exceptions import LeaseLost
 from signal_dispatch.marks import mark_statement
-from signal_dispatch.models import UNFINISHED, Attempt, Delivery, State, storable
+from signal_dispatch.models import UNFINISHED, Attempt, Delivery, State
 
 logger = logging.getLogger("signal_dispatch")
 
@@ -94,7 +94,7 @@ def settle(settlements: Sequence[Settlement], using: str) -> list[Settlement]:
         attempts = [s.attempt for s in settlements if s.attempt and s.delivery.pk in existing]
         if changed < len(settlements) or again:
             attempts = _not_on_record(attempts, using)
-        Attempt.objects.using(using).bulk_create([_insertable(each) for each in attempts])
+        attempt_rows.insert(attempts, using)
     if any(s.handler_tried for s in accepted):
         crashpoints.reached("after_answer_stored")
     if any(s.finished for s in accepted):
@@ -138,14 +138,7 @@ def _mark_alone(settlement: Settlement, using: str) -> None:
         raise LeaseLost(f"Delivery {settlement.delivery.pk} is held by another process now.")
     # Where the work deleted the delivery, there is nothing left to write.
     if accepted and settlement.attempt is not None:
-        _insertable(settlement.attempt).save(using=using, force_insert=True)
-
-
-def _insertable(attempt: Attempt) -> Attempt:
-    """Return the attempt without a number that a rolled-back transaction gave it."""
-    attempt.pk = None
-    attempt.error = storable(attempt.error)
-    return attempt
+        attempt_rows.insert([settlement.attempt], using)
 
 
 def _not_on_record(attempts: Sequence[Attempt], using: str) -> list[Attempt]:

@@ -1,27 +1,22 @@
 """Find what is due in the table: tried before, spilled, or left by a process that is gone."""
 
-import random
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Protocol
 
-from signal_dispatch import claims, lanes
+from signal_dispatch import claims, lanes, naps
 from signal_dispatch.appetites import Appetite
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.gates import Gatekeeper
 from signal_dispatch.hand import Hand
 from signal_dispatch.jobs import Place
 from signal_dispatch.models import Delivery
+from signal_dispatch.naps import MAX_SLEEP_SECONDS, Naps
 from signal_dispatch.outboxes import Outboxes
 from signal_dispatch.probing import claim_probe
 from signal_dispatch.scopes import Kind, Scope
 
-#: The sleep, in seconds, while nothing is scheduled, up to a fifth longer: what other processes
-#: leave behind is found after that.
-MAX_SLEEP_SECONDS = 60.0
-#: The shortest, after something was found.
-MIN_SLEEP_SECONDS = 0.05
-#: The longest, while something is due that could not be taken.
+#: The longest sleep, in seconds, while something is due that could not be taken.
 RETRY_SECONDS = 1.0
 #: Seconds between two looks for lanes that wait behind nothing.
 REPAIR_SECONDS = 300.0
@@ -60,14 +55,11 @@ class Sweeper:
         self._batch = batch
         self._appetite = Appetite(batch)
         self._sweep_seconds = sweep_seconds
-        self._max_sleep_seconds = max_sleep_seconds
+        self._naps = Naps(max_sleep_seconds, eager=eager)
         self._outboxes = Outboxes(using)
         self._after_look = after_look
-        #: The longest sleep after something was found lately.
-        self._nap = MIN_SLEEP_SECONDS if eager else max_sleep_seconds
-        self._eager = eager
         self._next = monotonic()
-        self._next_repair = monotonic() + REPAIR_SECONDS * _share()
+        self._next_repair = monotonic() + REPAIR_SECONDS * naps.share()
         #: Families, by their entry's alias, with enough in hand that waits for a RESOLVER.
         self._waiting_families: frozenset[str] = frozenset()
         #: Whether the senders had less room than there were due deliveries.
@@ -137,26 +129,13 @@ class Sweeper:
                     refused[using], took[using] = error, monotonic() - began
         if refused and not reached:
             raise next(iter(refused.values()))
-        waits = [self._max_sleep_seconds, *reached.values()]
+        waits = [self._naps.longest, *reached.values()]
         waits += [self._outboxes.rest(alias, refused[alias], took[alias]) for alias in refused]
-        wait = self._shortened(max(MIN_SLEEP_SECONDS, min(waits)), found=min(waits) <= 0)
-        self._next = monotonic() + self._spread(wait)
+        self._next = monotonic() + self._naps.after(min(waits))
         # Where enough was in hand it was not asked what else is due.
         if min(waits) > 0 and not self._more_is_due:
             with self._hand.lock:
                 self._calm = self._begun
-
-    def _shortened(self, wait: float, *, found: bool) -> float:
-        if not self._eager:
-            return wait
-        self._nap = MIN_SLEEP_SECONDS if found else min(2 * self._nap, self._max_sleep_seconds)
-        return min(wait, self._nap)
-
-    def _spread(self, wait: float) -> float:
-        """Keep processes from looking all at once: a little later if idle, else a little sooner."""
-        if wait >= self._max_sleep_seconds:
-            return wait * (1 + 0.2 * _share())
-        return wait * (1 - 0.2 * _share()) if wait > 1 else wait
 
     def _crowded(self, using: str) -> frozenset[Kind]:
         """Return of what there is enough in hand: an endpoint that hangs keeps no other out."""
@@ -200,7 +179,7 @@ class Sweeper:
         tried = [RETRY_SECONDS] if due else []
         waits = [*seconds.values(), *self._barred(using).values(), *tried]
         waits = [left for left in waits if left > 0]
-        return min(self._sweep_seconds, *waits) if waits else self._max_sleep_seconds
+        return min(self._sweep_seconds, *waits) if waits else self._naps.longest
 
     def _take_due(self, using: str, scope: Scope, take: Take, due: Sequence[Kind]) -> bool:
         """Take what is due at endpoints that may be called; say whether something was."""
@@ -246,7 +225,3 @@ class Sweeper:
         self._appetite.note(filled=len(taken) == room)
         for delivery in taken:
             take(delivery, using, began)
-
-
-def _share() -> float:
-    return random.random()  # noqa: S311 - spreads load

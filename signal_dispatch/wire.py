@@ -25,6 +25,8 @@ from signal_dispatch.exceptions import SendError
 from signal_dispatch.reading import BoundedResponse
 from signal_dispatch.resolving import Address, literal, resolve
 
+#: Longer bodies are not worth a copy.
+_JOINED_BYTES: Final = 16 * 1024
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _NOT_PUBLIC: Final = (
     "{} leads to an address that is not public, and ALLOW_PRIVATE_ADDRESSES is False."
@@ -41,6 +43,8 @@ class StaleConnection(RemoteDisconnected):
 class _Connection(HTTPConnection):
     response_class = BoundedResponse
     _answered = False
+    #: A body that is to leave together with the head.
+    _body = b""
 
     def connect(self) -> None:
         self._answered = False
@@ -102,7 +106,24 @@ class _Connection(HTTPConnection):
             raise refusal from error
         self._limit(self.sock)
 
+    def request(
+        self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any
+    ) -> None:
+        """Send the request; a small body leaves in one packet with the head, its length is known.
+
+        So the remote is woken once, and this thread gives up the interpreter's lock once.
+        """
+        joins = type(body) is bytes and 0 < len(body) <= _JOINED_BYTES
+        if joins and headers and "Content-Length" in headers and not options.get("chunked"):
+            self._body, body = body, None
+        try:
+            super().request(method, url, body, headers, **options)
+        finally:  # where no head could be written, the next one must not take this body along
+            self._body = b""
+
     def send(self, data: Any) -> None:
+        if self._body:
+            data, self._body = data + self._body, b""
         if self.sock is not None and has_deadline():
             # Otherwise a large body would have to leave within the timeout for connecting.
             self.sock.settimeout(seconds_left())
@@ -177,6 +198,7 @@ class Adapter(HTTPAdapter):
 
     def __init__(self, limit: int, **kwargs: Any) -> None:
         self._limit = limit
+        self._last: tuple[Any, Any] = (None, None)
         super().__init__(**kwargs)
 
     def build_response(self, req: Any, resp: Any) -> requests.Response:
@@ -191,6 +213,23 @@ class Adapter(HTTPAdapter):
         """Let connections be ours."""
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def get_connection_with_tls_context(
+        self, request: Any, verify: Any, proxies: Any = None, cert: Any = None
+    ) -> Any:
+        """Return the connections to the request's host; as a rule those of the call before."""
+        key = (request.url.split("/", 3)[:3], verify, cert)
+        known, found = self._last
+        if proxies or key != known:
+            found = super().get_connection_with_tls_context(request, verify, proxies, cert)
+            if not proxies:
+                self._last = key, found
+        return found
+
+    def close(self) -> None:
+        """Close the connections; the next call makes new ones."""
+        self._last = (None, None)
+        super().close()
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         """Let connections through a proxy be ours, except for SOCKS, which has its own kind."""

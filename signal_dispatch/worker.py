@@ -10,11 +10,11 @@ from signal_dispatch.bookkeeping import Bookkeeper
 from signal_dispatch.hand import Hand
 from signal_dispatch.jobs import Job, Place
 from signal_dispatch.models import State
+from signal_dispatch.naps import MAX_SLEEP_SECONDS
 from signal_dispatch.queueing import Recorded
 from signal_dispatch.scopes import Scope
 from signal_dispatch.sender_threads import SenderThreads
 from signal_dispatch.starting import start_thread
-from signal_dispatch.sweeping import MAX_SLEEP_SECONDS
 
 
 class Worker:

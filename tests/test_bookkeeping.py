@@ -9,7 +9,7 @@ from django.db.backends.signals import connection_created
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from signal_dispatch import bookkeeping, claims, databases, lanes, records
+from signal_dispatch import claims, databases, lanes, loops, records
 from signal_dispatch.bookkeeping import Bookkeeper
 from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.hand import (
@@ -78,7 +78,7 @@ class Desk:
 
     @property
     def wait(self):
-        return self.keeper._next_work(self.now) - self.now
+        return self.keeper._next_at() - self.now
 
     @property
     def ready(self):
@@ -95,8 +95,7 @@ class Desk:
 
 @pytest.fixture
 def desk(monkeypatch):
-    monkeypatch.setattr(bookkeeping, "connections", NoConnections())
-    monkeypatch.setattr(bookkeeping, "refresh_connections", lambda: None)
+    monkeypatch.setattr(loops, "connections", NoConnections())
     return Desk(monkeypatch)
 
 
@@ -636,7 +635,7 @@ def test_a_database_that_is_away_at_the_end_is_told_and_no_more(desk, monkeypatc
 @pytest.fixture
 def running(monkeypatch):
     """Run a bookkeeper in a thread, with hardly any pause after an error."""
-    monkeypatch.setattr(bookkeeping, "MAX_BACKOFF_SECONDS", 0.02)
+    monkeypatch.setattr(loops, "MAX_PAUSE_SECONDS", 0.02)
     hand, taken = Hand(10, 10**6), []
     keeper = Bookkeeper(
         hand, lambda: SCOPE, lambda job: not taken.append(job), batch=4, sweep_seconds=15
@@ -723,7 +722,7 @@ def test_its_connection_is_judged_by_the_settings_from_time_to_time(
     """By default it would be another one for each batch."""
     monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", age)
     monkeypatch.setattr(databases, "JUDGE_SECONDS", judged_each)
-    monkeypatch.setattr(bookkeeping, "KEEP_SECONDS", 600)
+    monkeypatch.setattr(loops, "KEEP_SECONDS", 600)
     delivery()
     keeper = running()
     eventually(lambda: len(keeper.taken) == 1)
@@ -737,22 +736,19 @@ def test_its_connection_is_judged_by_the_settings_from_time_to_time(
 
 
 @pytest.mark.django_db
-def test_the_pause_grows_with_the_failures_up_to_a_limit(desk, monkeypatch):
-    pauses = []
-    monkeypatch.setattr(desk.hand.work, "wait_for", lambda until, pause: pauses.append(pause))
-    for failures in range(1, 9):
-        desk.keeper._back_off(OperationalError("gone away"), failures)
+def test_after_a_pause_it_looks_again_for_what_it_was_asked_for(desk, monkeypatch):
+    monkeypatch.setattr(desk.hand.work, "wait_for", lambda until, pause: None)
+    desk.rest()
+    desk.keeper._back_off(OperationalError("gone away"), 3)
 
-    assert pauses == [0.5, 1, 2, 4, 8, 10, 10, 10]
+    assert desk.wait == 2
 
 
 @pytest.mark.django_db(transaction=True)
 def test_the_connection_is_closed_when_there_is_nothing_to_do(running, monkeypatch):
-    monkeypatch.setattr(bookkeeping, "KEEP_SECONDS", 0.1)
-    seen, is_connected = [], bookkeeping._is_connected
-    monkeypatch.setattr(
-        bookkeeping, "_is_connected", lambda: seen.append(is_connected()) or seen[-1]
-    )
+    monkeypatch.setattr(loops, "KEEP_SECONDS", 0.1)
+    seen, is_connected = [], loops._is_connected
+    monkeypatch.setattr(loops, "_is_connected", lambda: seen.append(is_connected()) or seen[-1])
     delivery()
     keeper = running()
     eventually(lambda: keeper.taken)

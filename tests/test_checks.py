@@ -281,7 +281,7 @@ DECLARED = [
     (Problem.VALUE_INVALID, {"retry": 3}, ".retry is no RetryPolicy"),
     (Problem.VALUE_INVALID, {"headers": None}, ".headers must be a dict"),
     (Problem.VALUE_INVALID, {"headers": ["Accept"]}, ".headers must be a dict"),
-    (Problem.VALUE_INVALID, {"headers": {"a b": "c"}}, "its number 1"),
+    (Problem.VALUE_INVALID, {"headers": {"a b": "c"}}, ".headers holds a name, its number 1,"),
     *((Problem.HEADER_CONFIDENTIAL, {"headers": {name: "x"}}, f"'{name}'") for name in HEADERS),
     (Problem.HEADER_CONFIDENTIAL, {"headers": {"Cookie": "x"}}, f'{ENDPOINTS}["crm"]["HEADERS"]'),
     (Problem.RELATION_INVALID, {"m2m_fields": "tags"}, "must be a list or tuple"),
@@ -293,7 +293,7 @@ DECLARED = [
     (Problem.VALUE_INVALID, {"delay": math.inf}, ".delay must be 0 seconds or more, and finite"),
     (Problem.VALUE_INVALID, {"delay": "3"}, ".delay must be a number of seconds"),
     (Problem.VALUE_INVALID, {"delay": False}, ".delay must be a number of seconds"),
-    (Problem.VALUE_INVALID, {"latest_wins": "yes"}, ".latest_wins must be True or False. | Write"),
+    (Problem.VALUE_INVALID, {"latest_wins": "yes"}, "True or False. | Write it without quotes"),
     (Problem.VALUE_INVALID, {"ordered": "no"}, ".ordered must be True or False"),
     (Problem.VALUE_INVALID, {"merge": 0}, ".merge must be True or False"),
     (Problem.VALUE_INVALID, {"merge": None}, ".merge must be True or False"),
@@ -589,23 +589,28 @@ def test_stored_name_is_taken_even_by_a_class_of_another_name(declare):
 
 
 @pytest.mark.parametrize(
-    ("model", "words"),
-    [(Stamped, "abstract"), (Legacy, "unmanaged"), (Delivery, "belongs to the outbox")],
+    ("model", "words", "cure"),
+    [
+        (Stamped, "abstract", "Register it for the models that inherit from it."),
+        (Legacy, "unmanaged", "Register it for a model whose table Django manages."),
+        (Delivery, "belongs to the outbox", "Take it out, and connect to signal_dispatch.signals"),
+    ],
 )
-def test_model_without_a_table_of_its_own_is_refused(declare, model, words):
+def test_model_without_a_table_of_its_own_is_refused(declare, model, words, cure):
     declare(model, fields=["no_such_field"])
 
     found = told()
 
     assert list(found) == [Problem.MODEL_REFUSED.id]
     assert words in found[Problem.MODEL_REFUSED.id][0]
+    assert f" | {cure}" in found[Problem.MODEL_REFUSED.id][0]
 
 
 def test_swapped_model_is_refused(declare, monkeypatch):
     monkeypatch.setattr(Place._meta, "swapped", "shop.Spot")
     declare(Place)
 
-    assert "swapped for shop.Spot" in told(Problem.MODEL_REFUSED)[0]
+    assert "swapped for shop.Spot. | Register it for shop.Spot." in told(Problem.MODEL_REFUSED)[0]
 
 
 @isolate_apps("tests.shop")
@@ -648,7 +653,7 @@ def test_keys_that_can_be_too_long_for_the_outbox_are_told(declare):
     plain, related, composite = told(Problem.KEY_TOO_LONG)
 
     assert plain.startswith(f"{WHERE}: a primary key of shop.Plain (shop.Plain.code) can be longer")
-    assert "Lower the max_length of shop.Plain.code: 253 fit" in plain
+    assert "Let shop.Plain.code be a CharField with a max_length of 253 or less" in plain
     assert "of shop.Related (shop.Plain.code)" in related
     assert "(shop.Composite.code, shop.Composite.number, shop.Composite.key)" in composite
     assert "max_length of its parts" in composite
@@ -686,6 +691,8 @@ def test_database_without_an_outbox_is_told(declare, settings):
 
     assert "shop.Order is written to the database 'other'" in text
     assert "no table for signal_dispatch.Delivery, " in text
+    assert "allow_migrate('other', 'signal_dispatch', ...) return True or None, and run " in text
+    assert "'manage.py migrate --database other'" in text
 
 
 def test_models_on_a_database_with_an_outbox_are_fine(declare, settings):
@@ -879,6 +886,11 @@ CONFIGURED = [
                 {"URL": "https://169.254.169.254/"},
                 '["crm"]["URL"] is an address that is not public',
             ),
+            (
+                Problem.ADDRESS_REFUSED,
+                {"URL": "https://169.254.169.254/"},
+                f'Set {ENDPOINTS}["crm"]["ALLOW_PRIVATE_ADDRESSES"] = True',
+            ),
             (Problem.ADDRESS_REFUSED, {"URL": "https://[::ffff:7f00:1]/"}, "is not public"),
             (Problem.ADDRESS_REFUSED, {"URL": "http://2130706433/"}, "is not public"),
             (
@@ -944,7 +956,7 @@ CONFIGURED = [
     (
         Problem.BACKEND_INVALID,
         {BACKENDS: {"default": {"BACKEND": "builtins.str"}}},
-        "is 'builtins.str', no BaseBackend",
+        "is 'builtins.str', which is no subclass of signal_dispatch.backends.BaseBackend",
     ),
     (
         Problem.BACKEND_INVALID,
@@ -991,7 +1003,11 @@ CONFIGURED = [
         {BACKENDS: {"default": {"BACKEND": "signal_dispatch.backends.immediate.ImmediateBackend"}}},
         "is the ImmediateBackend",
     ),
-    (Problem.BACKEND_INVALID, {BACKENDS: {"default": {"BACKEND": 3}}}, "is 3, no BaseBackend"),
+    (
+        Problem.BACKEND_INVALID,
+        {BACKENDS: {"default": {"BACKEND": 3}}},
+        "is 3, which is no subclass of",
+    ),
 ]
 
 

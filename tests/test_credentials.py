@@ -191,7 +191,7 @@ ANSWERS = [
     ("HEADERS", None, "must be a dict of strings."),
     ("HEADERS", {"X-Key": b"s3cret"}, "must hold strings only, which 'X-Key' is not."),
     ("HEADERS", {"X-Key": "s3cret\r\nX: y"}, "holds a line break or a character beyond"),
-    ("HEADERS", {"Bearer s3cret": "Authorization"}, "must not have a name like its number 1"),
+    ("HEADERS", {"Bearer s3cret": "Authorization"}, "holds a name, its number 1,"),
     ("HEADERS", {"Transfer-Encoding": "chunked"}, "must not have 'Transfer-Encoding'"),
     ("HEADERS", {"content-length": "5"}, "must not have 'content-length'"),
     ("QUERY", "key=s3cret", "must be a dict of parameters."),
@@ -255,7 +255,7 @@ def test_error_keeps_nothing_of_what_it_met():
 FAULTY = [
     ("HEADERS", "Authorization: s3cret", "must be a dict of strings, a callable, or the dotted"),
     ("HEADERS", {"X-Key": functools.partial(give_headers), "X-Other": None}, "must hold strings"),
-    ("HEADERS", {"s3cret s3cret": give_headers}, "must not have a name like its number 1"),
+    ("HEADERS", {"s3cret s3cret": give_headers}, "holds a name, its number 1,"),
     ("QUERY", {"key": give_headers, "other": b"s3cret"}, "must hold strings and numbers only"),
     ("QUERY", {"key": [give_headers]}, "must hold strings and numbers only, which 'key' is not."),
     ("AUTH", "s3cret", "must be a pair (user, password), a requests auth object, a callable, or"),

@@ -314,14 +314,17 @@ def test_endpoint_that_is_switched_off_is_a_reason(declare, order, settings):
     assert "Nothing is sent: ENABLED is False for the endpoint 'crm'." in shown(order)
 
 
-def test_request_that_can_not_be_built_says_why(declare, order, monkeypatch):
+def test_request_that_can_not_be_built_says_why_and_logs_no_advice(
+    declare, order, monkeypatch, caplog
+):
     monkeypatch.setattr(backends, "live", 1)
     declare(path="orders/{crm_id}")
 
     out = shown(order)
 
-    assert "Nothing can be sent, the delivery is FAILED: shop.ToCRM: " in out
+    assert "Nothing can be sent, the delivery would be FAILED: shop.ToCRM: " in out
     assert "'crm_id' is empty" in out
+    assert caplog.records == [], "no delivery was recorded that 'dispatch_retry' could send"
 
 
 def test_what_is_taken_when_it_is_sent_is_shown_as_it_would_be_now(declare, order):
@@ -333,11 +336,14 @@ def test_what_is_taken_when_it_is_sent_is_shown_as_it_would_be_now(declare, orde
     assert '"number": "A-1"' in shown
 
 
-def test_what_could_not_be_taken_when_it_is_sent_says_why(declare, order, monkeypatch):
+def test_what_could_not_be_taken_when_it_is_sent_says_why_and_logs_no_advice(
+    declare, order, monkeypatch, caplog
+):
     monkeypatch.setattr(backends, "live", 1)
     declare(snapshot="send", path="orders/{notes}")
 
     assert "would be FAILED then: " in printed(object=f"shop.order:{order.pk}")
+    assert caplog.records == []
 
 
 def test_request_for_a_known_remote_id_goes_there(declare, order):
@@ -438,9 +444,9 @@ def test_object_is_read_from_the_database_that_is_named(declare):
 @pytest.mark.parametrize(
     ("named", "cure"),
     [
-        ("", "Write the model's label and the key: shop.order:7."),
+        ("", "--object '' names no model. Write the model's label and the key: shop.order:7."),
         ("order:7", "Write the model's label and the key: shop.order:7."),
-        ("shop.ordr:7", "Write the model's label and the key: shop.order:7."),
+        ("shop.ordr:7", "shop.order:7. Models with a dispatch: shop.Order."),
         ("shop.order", "'' is no key of shop.Order. Write one after the colon: "),
         ("shop.order:A-1", "'A-1' is no key of shop.Order. Write one after the colon: "),
         ("shop.shipment:7", "'7' is no key of shop.Shipment. Write one after the colon: "),
@@ -461,7 +467,7 @@ def test_object_that_can_not_be_found_is_an_error_that_says_how(declare, named, 
 def test_database_that_does_not_exist_is_an_error_that_names_those_that_do(declare):
     declare()
 
-    with pytest.raises(CommandError, match="no database 'third', only: default, other"):
+    with pytest.raises(CommandError, match=r"--database .third. is not known\. Known: default, "):
         printed(object="shop.order:7", database="third")
 
 

@@ -9,7 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from signal_dispatch import Event, ModelDispatch, suppressed
-from signal_dispatch.management import batches, progress
+from signal_dispatch.management import batches, outboxes, progress
 from signal_dispatch.management.commands import dispatch_resync
 from signal_dispatch.managers import DispatchManager, DispatchQuerySet
 from signal_dispatch.models import Delivery, RemoteObject
@@ -31,6 +31,13 @@ def orders():
         return Order.objects.bulk_create(
             [Order(number=f"A-{n}", status="paid" if n % 2 else "draft") for n in range(5)]
         )
+
+
+def test_without_an_outbox_nobody_is_told_and_it_says_what_to_run(declare, orders, monkeypatch):
+    declare(Order)
+    monkeypatch.setattr(outboxes, "has_outbox", lambda alias: False)
+    with pytest.raises(CommandError, match=r"in default: run 'manage\.py migrate --data"):
+        run("shop.Order")
 
 
 def told():
@@ -210,11 +217,18 @@ def test_another_database_may_be_named(declare):
         (["shop.Customer"], r"No dispatch is registered for shop\.Customer.*shop\.Order"),
         (["shop.Order", "--dispatch", "x"], r"--dispatch 'x' is not known\. Known: shop\.Told\."),
         (["shop.Order", "--event", "sold"], "tells of 'sold', only of: created, deleted, updated"),
+        (
+            ["shop.Order", "--dispatch", "shop.Told", "--event", "sold"],
+            r"--event 'sold' is not known\. Known: created, deleted, updated\.",
+        ),
         (["shop.Order", "--filter", "status"], "--filter takes NAME=VALUE"),
         (["shop.Order", "--filter", "stats=paid"], r"--filter: Cannot resolve.*status"),
         (["shop.Order", "--filter", "id=x"], "--filter: .*expected a number"),
         (["shop.Order", "--filter", "status__regex=("], "--filter: "),
-        (["shop.Order", "--after", "x"], r"--after 'x' is no key of shop\.Order"),
+        (
+            ["shop.Order", "--after", "x"],
+            r"'x' is no key of shop\.Order: write the one that was told",
+        ),
         (["shop.Order", "--database", "x"], r"--database 'x' is not known\. Known: default, other"),
         (["shop.Order", "--mising"], "Known are: .*--missing"),
     ],

@@ -85,6 +85,16 @@ def test_tenants_are_served_all_or_those_that_are_named(
     assert f"Sending for {', '.join(named or ['crm', 'tenant'])}.\n" in capsys.readouterr().out
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_without_endpoints_says_who_tells_why(declare, settings, capsys):
+    declare(Order)
+    settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URl": "https://crm.example.com/"}}
+    run(verbosity=1)
+
+    said = "Sending for no endpoint: SIGNAL_DISPATCH_ENDPOINTS has none that is without fault"
+    assert f"{said}, as 'manage.py check' tells.\n" in capsys.readouterr().out
+
+
 @pytest.mark.django_db(transaction=True, databases=["default", "other"])
 @pytest.mark.usefixtures("as_in_production")
 def test_only_the_named_database_is_served(declare, receiver):

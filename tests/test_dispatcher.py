@@ -398,9 +398,8 @@ class Broken(ModelDispatch):
     ],
 )
 def test_an_error_leaves_the_save_and_a_failed_delivery(
-    declare, as_in_production, status, sentence
+    declare, as_in_production, status, sentence, caplog
 ):
-
     declare(Order, base=Broken)
     with transaction.atomic():
         Order.objects.create(number="A-1", status=status)
@@ -409,6 +408,9 @@ def test_an_error_leaves_the_save_and_a_failed_delivery(
     assert Order.objects.count() == Tag.objects.count() == 1
     assert (last().state, last().error_class) == (State.FAILED, "build")
     assert re.match(sentence, last().reason), last().reason
+    (record,) = [r for r in caplog.records if r.action == "build_failed"]
+    told = f"shop.Told could not build its call for shop.Order {Order.objects.get().pk} ('created')"
+    assert record.getMessage().startswith(told)
 
 
 class Odd(ModelDispatch):

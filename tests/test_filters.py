@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError, connections
 
 from signal_dispatch.clocks import DatabaseNow
-from signal_dispatch.management import filters as module
+from signal_dispatch.management import outboxes
 from signal_dispatch.management.filters import add_filters, counted, filters_of, summary
 from signal_dispatch.models import Delivery, State
 from tests.deliveries import delivery
@@ -70,11 +70,11 @@ def test_databases_are_those_with_an_outbox_or_those_named():
 
 
 def test_a_database_without_an_outbox_counts_only_where_it_is_named(monkeypatch):
-    monkeypatch.setattr(module, "has_outbox", lambda alias: alias == "default")
+    monkeypatch.setattr(outboxes, "has_outbox", lambda alias: alias == "default")
     assert filters().aliases == ["default"]
-    with pytest.raises(CommandError, match=r"no outbox in other: run 'migrate' there"):
+    with pytest.raises(CommandError, match=r"no outbox in other: run .manage\.py migrate --d"):
         filters("--database", "other", "--database", "default")
-    monkeypatch.setattr(module, "has_outbox", lambda alias: False)
+    monkeypatch.setattr(outboxes, "has_outbox", lambda alias: False)
     with pytest.raises(CommandError, match=r"no outbox in default, other"):
         filters()
 
@@ -112,10 +112,10 @@ def test_what_is_gone_from_code_and_settings_may_be_named_while_rows_name_it():
             r"--error-class 'dsn' is not known\. Known: .*connect, .*, odd, .*timeout",
         ),
         (("--database", "third"), r"--database 'third' is not known\. Known: default, other\."),
-        (("--object", "shop.order"), r"--object 'shop\.order' names no object.*shop\.order\."),
+        (("--object", "shop.order"), r"--object 'shop\.order' names no object.*shop\.Order\."),
         (("--object", "shop.ordr:7"), r"names no object"),
         (("--object", "order:7"), r"names no object"),
-        (("--uid", "7"), r"--uid '7' is no UUID"),
+        (("--uid", "7"), r"--uid '7' is no UUID\. Write the Idempotency-Key"),
         (("--since", "yesterday"), r"--since, --until .* take a day or a moment.*yesterday"),
         (("--until", "2026-13-01"), r"--finished-since take a day or a moment"),
         (("--since", "9999-12-31"), r"'9999-12-31' is out of range\.$"),

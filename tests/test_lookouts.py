@@ -9,8 +9,9 @@ from signal_dispatch import claims, lookouts, outboxes, pausing
 from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.lookouts import GRACE_SECONDS, NAP_SECONDS, Lookout
 from signal_dispatch.models import Delivery
+from signal_dispatch.naps import MAX_SLEEP_SECONDS
 from signal_dispatch.scopes import Kind, Scope
-from signal_dispatch.sweeping import MAX_SLEEP_SECONDS, REPAIR_SECONDS
+from signal_dispatch.sweeping import REPAIR_SECONDS
 from tests.deliveries import delivery
 
 SCOPE = Scope("", frozenset({"crm"}), frozenset({("shop.Told", "shop.order")}))

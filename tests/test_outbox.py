@@ -1,26 +1,32 @@
 """The one INSERT of a save."""
 
+from dataclasses import FrozenInstanceError
+from datetime import timedelta
+
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from signal_dispatch import outbox
+from signal_dispatch import crashpoints, outbox
 from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Delivery, EndpointState, State
 from tests.deliveries import MINE, delivery, new, recorded, seconds_until, statements
 
 pytestmark = pytest.mark.django_db
 
+A_MINUTE = timedelta(minutes=1)
+
 
 # Recording.
 
 
 def test_a_new_delivery_is_due_at_once():
-    made, row = recorded(headers={"X": "ü"}, body=b"\x00\xff")
+    outbox.record(made := new(headers={"X": "ü"}, body=b"\x00\xff"), "default", lease=None)
+    row = Delivery.objects.get()
 
     assert (row.state, row.held_by, row.epoch) == ("pending", "", 0)
     assert -5 < seconds_until(row.available_at) <= 1
-    assert row.finished_at is None
+    assert (row.available_at, row.not_before, row.finished_at) == (row.created_at, None, None)
     assert (row.uid, row.headers, bytes(row.body)) == (made.uid, {"X": "ü"}, b"\x00\xff")
 
 
@@ -45,16 +51,30 @@ def test_every_column_is_read_back_as_it_was_given():
 def test_with_a_lease_it_is_nobody_elses_until_that_ends():
     made, row = recorded(lease=MINE)
 
-    assert (row.state, row.held_by, row.epoch) == ("pending", "me", 1)
-    assert 50 < seconds_until(row.available_at) <= 61
-    assert (made.state, made.held_by, made.epoch) == ("pending", "me", 1)
+    assert (row.state, row.held_by, row.epoch) == ("pending", "me", outbox.FIRST_EPOCH)
+    assert (row.available_at - row.created_at, row.not_before) == (A_MINUTE, None)
+    assert (made.state, made.held_by, made.epoch) == ("pending", "me", outbox.FIRST_EPOCH)
 
 
-def test_with_a_delay_nobody_has_it():
-    made, row = recorded(lease=MINE, delay=30)
+def test_a_lease_can_not_be_altered():
+    lease = outbox.Lease(holder="me", seconds=60)
+
+    with pytest.raises(FrozenInstanceError):
+        lease.seconds = 600
+
+
+@pytest.mark.parametrize("delay", [0.5, 30])
+def test_with_a_delay_nobody_has_it(delay):
+    made, row = recorded(lease=MINE, delay=delay)
 
     assert (row.held_by, row.epoch, made.held_by) == ("", 0, "")
-    assert 20 < seconds_until(row.available_at) <= 31
+    assert row.available_at - row.created_at == timedelta(seconds=delay)
+    assert row.not_before == row.available_at
+
+
+def test_a_state_given_as_its_text_counts_like_any_other():
+    assert recorded(lease=MINE, lane="a", state="pending")[1].held_by == "me"
+    assert recorded(lease=MINE, lane="a", state="pending")[1].state == "waiting"
 
 
 @pytest.mark.parametrize("head", ["pending", "waiting"])
@@ -122,7 +142,8 @@ def test_a_row_whose_endpoint_must_not_be_called_is_due_and_nobodys(look, values
 
 @pytest.mark.usefixtures("repeatable_read")
 def test_where_the_look_would_lock_it_is_a_statement_of_its_own():
-    EndpointState.objects.create(environment="", endpoint="crm", paused_at=DatabaseNow())
+    for where in ({"endpoint": "crm"}, {"endpoint": "hubspot", "environment": "staging"}):
+        EndpointState.objects.create(paused_at=DatabaseNow(), **where)
     with CaptureQueriesContext(connection) as queries:
         _made, row = recorded(lease=MINE)
     _free, other = recorded(lease=MINE, endpoint="hubspot")
@@ -131,25 +152,81 @@ def test_where_the_look_would_lock_it_is_a_statement_of_its_own():
     assert (row.held_by, row.epoch, other.held_by, other.epoch) == ("", 0, "me", 1)
 
 
-@pytest.mark.skipif(connection.vendor == "postgresql", reason="It always returns columns.")
-def test_a_database_that_returns_nothing_is_asked_for_the_state(monkeypatch):
+@pytest.fixture
+def returns_nothing(monkeypatch):
+    if connection.vendor == "postgresql":
+        pytest.skip("It always returns columns.")
     outbox._insert_statement.cache_clear()
     monkeypatch.setattr(connection.features, "can_return_columns_from_insert", False)
-    delivery(lane="a")
-    try:
-        waiting, row = recorded(lease=MINE, lane="a")
-        free, free_row = recorded(lease=MINE, lane="b", look=False)
-    finally:
-        outbox._insert_statement.cache_clear()
+    yield
+    outbox._insert_statement.cache_clear()
 
+
+@pytest.mark.usefixtures("returns_nothing")
+@pytest.mark.parametrize("lease", [MINE, None])
+def test_a_database_that_returns_nothing_is_asked_for_the_state(lease):
+    delivery(lane="a")
+    with CaptureQueriesContext(connection) as queries:
+        waiting, row = recorded(lease=lease, lane="a")
+        free, free_row = recorded(lease=lease, lane="b", look=False)
+
+    assert not [q for q in statements(queries, "INSERT") if "RETURNING" in q]
     assert waiting.state == row.state == "waiting"
-    assert (free.pk, free.state, free_row.held_by) == (free_row.pk, "pending", "me")
+    assert (free.pk, free.state, free.epoch) == (free_row.pk, "pending", free_row.epoch)
+    assert free.held_by == free_row.held_by == ("me" if lease else "")
+
+
+@pytest.mark.usefixtures("returns_nothing")
+def test_a_database_that_returns_nothing_is_not_asked_what_the_insert_did_not_decide():
+    with CaptureQueriesContext(connection) as queries:
+        outbox.record(made := new(), "default", lease=None)
+
+    assert len(queries) == 1
+    assert (made.state, made.epoch) == ("pending", 0)
+
+
+@pytest.mark.usefixtures("returns_nothing", "repeatable_read")
+def test_a_database_that_returns_nothing_and_reads_old_snapshots_knows_of_the_lease():
+    made, row = recorded(lease=MINE)
+
+    assert (made.held_by, made.epoch) == (row.held_by, row.epoch) == ("me", outbox.FIRST_EPOCH)
 
 
 def test_a_delivery_knows_when_it_was_recorded():
     made, row = recorded()
 
     assert abs((made.created_at - row.created_at).total_seconds()) < 2
+
+
+def test_the_place_where_fault_tests_kill_is_behind_the_write(monkeypatch):
+    rows = []
+    monkeypatch.setattr(
+        crashpoints, "reached", lambda point: rows.append((point, Delivery.objects.count()))
+    )
+    outbox.record(new(), "default", lease=None)
+    outbox.record_many([new()], "default")
+
+    assert rows == [("before_commit", 1), ("before_commit", 2)]
+
+
+@pytest.mark.usefixtures("repeatable_read")
+@pytest.mark.django_db(databases=["default", "other"])
+def test_another_database_keeps_its_own_deliveries():
+    delivery(using="other", lane="busy")
+    there = EndpointState.objects.using("other")
+    there.create(environment="", endpoint="hubspot", paused_at=DatabaseNow())
+    single, many = new(endpoint="hubspot"), [new(lane="busy"), new(lane="free")]
+    outbox.record(single, "other", lease=MINE)
+    outbox.record_many(many, "other", alone=True)
+    single.path = "orders/7"
+
+    assert (single._state.db, single._state.adding, single.held_by) == ("other", False, "")
+    assert [d.state for d in many] == ["waiting", "pending"]
+    assert outbox.refresh(single, "other")
+    assert Delivery.objects.using("other").get(pk=single.pk).path == "orders/7"
+    assert outbox.withdraw(single, "other")
+    assert Delivery.objects.using("other").count() == 3
+    assert not Delivery.objects.using("default").exists()
 
 
 def test_many_are_recorded_by_two_statements_each_in_its_lane():
@@ -169,6 +246,16 @@ def test_many_are_recorded_by_two_statements_each_in_its_lane():
     assert [r.available_at is None for r in rows] == [False, True, False, True]
     assert [r.finished_at is None for r in rows] == [True, True, True, False]
     assert {r.epoch for r in rows} == {0}
+    assert rows[0].available_at == rows[0].created_at
+    assert {r.not_before for r in rows} == {None}
+
+
+def test_many_are_due_after_their_delay():
+    outbox.record_many([new()], "default", delay=0.5)
+
+    row = Delivery.objects.get()
+    assert row.available_at - row.created_at == timedelta(seconds=0.5)
+    assert row.not_before == row.available_at
 
 
 def test_ids_that_the_database_does_not_return_are_read_back(monkeypatch):
@@ -204,6 +291,13 @@ def test_where_old_snapshots_are_read_the_sites_own_transaction_trusts_no_look(r
     assert (loose.state, loose.held_by) == ("pending", "me")
 
 
+def test_where_old_snapshots_are_read_the_packages_own_transaction_looks(repeatable_read):
+    delivery(lane="busy")
+    outbox.record_many(many := [new(lane="busy"), new(lane="free")], "default", alone=True)
+
+    assert [d.state for d in many] == ["waiting", "pending"]
+
+
 @pytest.fixture
 def repeatable_read(monkeypatch):
     monkeypatch.setattr(outbox, "reads_old_snapshots", lambda connection: True)
@@ -219,12 +313,25 @@ def test_what_was_recorded_in_bulk_holds_values_not_sql():
 
 
 def test_a_delivery_is_rewritten_in_its_transaction():
-    made, _row = recorded(body=b"1", event="created")
+    made, _row = recorded(lease=MINE, body=b"1", event="created")
     made.body, made.path, made.event = b"2", "orders/7", "updated"
 
     assert outbox.refresh(made, "default")
     row = Delivery.objects.get(pk=made.pk)
     assert (bytes(row.body), row.path, row.event) == (b"2", "orders/7", "updated")
+    assert (row.held_by, row.finished_at) == ("me", None)
+    assert row.available_at - row.created_at == A_MINUTE
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED])
+def test_a_delivery_that_is_rewritten_as_finished_has_nobody_left_to_send_it(state):
+    made, _row = recorded(lease=MINE)
+    made.state, made.reason = state, "No."
+
+    assert outbox.refresh(made, "default")
+    row = Delivery.objects.get(pk=made.pk)
+    assert (row.state, row.reason, row.held_by, row.available_at) == (state, "No.", "", None)
+    assert abs(seconds_until(row.finished_at)) < 5
 
 
 @pytest.mark.parametrize("change", [outbox.refresh, outbox.withdraw])

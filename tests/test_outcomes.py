@@ -1,11 +1,13 @@
 import re
 import socket
 import ssl
-from datetime import UTC, datetime
+from dataclasses import FrozenInstanceError
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import requests
+from requests.structures import CaseInsensitiveDict
 from urllib3 import exceptions as urllib3_errors
 
 from signal_dispatch import calling, credentials, failures
@@ -25,6 +27,7 @@ pytestmark = ONCE
 
 ROOT = Path(__file__).parent.parent
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+LATER = "Sun, 01 Mar 2026 12:01:00 GMT"
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
@@ -41,7 +44,9 @@ def test_passing_trouble_is_tried_again(status):
     assert str(status) in outcome.reason
 
 
-@pytest.mark.parametrize("status", [103, 301, 302, 304, 307, 400, 401, 404, 409, 410, 422, 600])
+@pytest.mark.parametrize(
+    "status", [103, 199, 300, 301, 302, 304, 307, 400, 401, 404, 409, 410, 422, 499, 600, 601]
+)
 def test_everything_else_is_rejected(status):
     outcome = outcome_of(Response(status), NOW)
 
@@ -54,13 +59,20 @@ def test_reason_is_a_sentence():
     assert outcome_of(Response(599), NOW).reason == "It answered 599."
 
 
+@pytest.mark.parametrize(
+    ("status", "told"), [(199, False), (300, True), (399, True), (400, False), (404, False)]
+)
+def test_only_a_redirect_speaks_of_redirects(status, told):
+    assert ("Redirects" in outcome_of(Response(status), NOW).reason) is told
+
+
 def test_redirect_says_that_it_is_not_followed():
     reason = outcome_of(Response(302, {"Location": "https://elsewhere.example/"}), NOW).reason
 
     assert reason == "It answered 302 Found. Redirects are not followed."
 
 
-@pytest.mark.parametrize(("value", "after"), [("30", 30.0), ("nonsense", None)])
+@pytest.mark.parametrize(("value", "after"), [("30", 30), ("nonsense", None), (LATER, 60)])
 def test_retry_after_is_heard(value, after):
     assert outcome_of(Response(503, {"retry-after": value}), NOW).after == after
 
@@ -82,15 +94,34 @@ def test_error_that_would_be_the_same_for_ever_is_no_reason_to_try_again():
 
 
 def test_outcomes_that_a_hook_returns():
-    assert Outcome.delivered().kind == "delivered"
+    assert Outcome.delivered() == Outcome(OutcomeKind.DELIVERED, None, "", "")
+    assert Outcome.retry() == Outcome(OutcomeKind.RETRY, None, "")
     assert Outcome.retry(after=5, reason="Busy.") == Outcome(OutcomeKind.RETRY, 5, "Busy.")
     assert Outcome.rejected("No.") == Outcome(OutcomeKind.REJECTED, None, "No.")
 
 
+def test_rows_keep_the_kinds_by_these_names():
+    assert [*OutcomeKind] == ["delivered", "retry", "rejected", "recreate"]
+
+
+@pytest.mark.parametrize("after", [0, 0.5])
+def test_retry_at_once_or_very_soon_is_possible(after):
+    assert Outcome.retry(after=after).after == after
+
+
 @pytest.mark.parametrize("after", [-1, float("nan"), float("inf")])
 def test_retry_after_an_impossible_time_is_refused(after):
-    with pytest.raises(ValueError, match="finite number of seconds"):
+    sentence = r"^'after' must be a finite number of seconds, not negative\.$"
+
+    with pytest.raises(ValueError, match=sentence):
         Outcome.retry(after=after)
+
+
+def test_what_came_of_an_attempt_can_not_be_altered():
+    with pytest.raises(FrozenInstanceError):
+        Outcome.delivered().reason = "Lost."
+    with pytest.raises(FrozenInstanceError):
+        Response(200).status_code = 500
 
 
 def test_recreate_is_no_failure_with_an_answer_of_its_own():
@@ -106,8 +137,43 @@ def test_response_reads_like_that_of_requests():
     assert response.text == '{"id": "c-7"}'
 
 
-def test_response_of_an_error_is_not_ok_and_yet_true():
-    assert not Response(500).ok
+def test_response_of_a_mere_status_has_nothing_else():
+    bare = Response(204)
+
+    assert (bare.headers, bare.content, bare.url, bare.reason) == ({}, b"", "", "")
+    assert (bare.encoding, bare.elapsed, bare.redact) == (None, timedelta(), ())
+    assert bare.truncated is False
+
+
+def test_response_keeps_its_headers_when_those_it_was_made_of_change():
+    headers = CaseInsensitiveDict({"ETag": "7"})
+    response = Response(200, headers)
+    headers["ETag"] = "8"
+
+    assert response.headers["etag"] == "7"
+
+
+def test_response_of_requests_is_frozen_as_it_came():
+    answer = requests.Response()
+    answer.status_code, answer.url, answer.encoding = 201, "https://crm.example.com/", "latin-1"
+    answer.headers["ETag"], answer.elapsed = "7", timedelta(seconds=2)
+
+    unnamed = Response.from_answer(answer, b"made", truncated=False)
+    answer.reason = "Made"
+    named = Response.from_answer(answer=answer, content=b"m", truncated=True, redact=("token",))
+
+    rest = {"url": answer.url, "encoding": "latin-1", "elapsed": timedelta(seconds=2)}
+    assert unnamed == Response(201, {"ETag": "7"}, b"made", **rest)
+    rest |= {"reason": "Made", "truncated": True, "redact": ("token",)}
+    assert named == Response(201, {"ETag": "7"}, b"m", **rest)
+
+
+@pytest.mark.parametrize(("status", "ok"), [(200, True), (399, True), (400, False), (500, False)])
+def test_response_is_ok_below_400(status, ok):
+    assert Response(status).ok is ok
+
+
+def test_response_of_an_error_is_yet_true():
     assert bool(Response(500)) is True
 
 
@@ -140,6 +206,19 @@ def test_body_that_is_not_json_says_what_came():
         response.json()
 
 
+@pytest.mark.parametrize(("content", "position"), [(b'{"a": x}', 6), (b"9" * 5000, 0)])
+def test_body_that_is_not_json_says_where_that_shows(content, position):
+    with pytest.raises(requests.JSONDecodeError) as caught:
+        Response(200, content=content).json()
+
+    assert caught.value.pos == position
+
+
+def test_body_that_is_not_json_is_shown_by_its_beginning():
+    with pytest.raises(ValueError, match=f"it begins '<{'a' * 59}'"):
+        Response(200, content=b"<" + b"a" * 99).json()
+
+
 def test_body_cut_short_says_so_when_it_is_not_json():
     with pytest.raises(ValueError, match=r"no content type, cut at 5 bytes"):
         Response(200, content=b'{"id"', truncated=True).json()
@@ -153,21 +232,33 @@ def test_no_body_makes_json_raise_anything_but_a_value_error(content):
 
 @pytest.mark.parametrize(
     ("encoding", "text"),
-    [("iso-8859-1", "Ã©"), (None, "é"), ("no-such-code", "é"), ("base64", "é"), ("\0", "é")],
+    [
+        ("iso-8859-1", "Ã©ÿ"),
+        ("ascii", "\ufffd\ufffd\ufffd"),
+        (None, "é\ufffd"),
+        ("no-such-code", "é\ufffd"),
+        ("base64", "é\ufffd"),
+        ("\0", "é\ufffd"),
+    ],
 )
 def test_text_survives_any_encoding(encoding, text):
-    assert Response(200, content="é".encode(), encoding=encoding).text == text
+    content = "é".encode() + b"\xff"
+
+    assert Response(200, content=content, encoding=encoding).text == text
 
 
 def test_stored_response_is_the_same_again():
+    headers = {"content-type": "text/plain; charset=latin-1"}
     stored = Response.from_stored(
-        404, {"content-type": "text/plain; charset=latin-1"}, b"\xe9", truncated=True
+        status_code=404, headers=headers, content=b"\xe9", truncated=True, url="https://h/7"
     )
 
+    assert (stored.headers, stored.url) == (headers, "https://h/7")
     assert stored.reason == "Not Found"
     assert stored.text == "é"
     assert stored.truncated
     assert not stored.ok
+    assert Response.from_stored(200, {}, b"") == Response(200, reason="OK")
 
 
 def _wrapped(cause: Exception) -> requests.ConnectionError:

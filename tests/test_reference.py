@@ -303,6 +303,13 @@ def logged():
     return found
 
 
+def test_each_log_line_carries_an_action():
+    for path, source in SOURCES.items():
+        for call in ast.walk(ast.parse(source if "logger" in source else "")):
+            if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("logger."):
+                assert "extra" in {k.arg for k in call.keywords}, f"{path}:{call.lineno}"
+
+
 def test_log_lines_and_their_levels():
     told, found = table("signals", "Log lines"), logged()
     assert set(told) == set(found)

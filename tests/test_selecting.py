@@ -82,6 +82,26 @@ def test_what_is_typed_is_looked_up_exactly(typed, meant):
     assert found(q=typed) == [row for name, row in rows.items() if name in meant]
 
 
+@pytest.mark.parametrize("write", [str, lambda key: key.hex, lambda key: str(key).upper()])
+def test_a_key_is_typed_in_any_form_that_its_model_reads(write):
+    key = uuid4()
+    made = delivery(model="shop.shipment", object_pk=key)
+    delivery(object_pk=key, model="shop.gone")
+
+    assert found(q=f"shop.Shipment:{write(key)}") == [made]
+    assert found(q="shop.order:007") == []
+    seven = delivery(object_pk=7)
+    assert found(q="shop.order:007") == [seven]
+
+
+def test_a_key_that_its_model_does_not_read_is_looked_up_as_it_is_typed():
+    made = [delivery(model=f"shop.{name}", object_pk="A-1") for name in ("order", "gone", "seat")]
+
+    assert found(q="shop.order:A-1") == made[:1]
+    assert found(q="shop.gone:A-1") == made[1:2]
+    assert found(q="shop.seat:A-1") == made[2:]
+
+
 def test_uid_and_number_are_typed_as_they_are_shown():
     made = delivery(uid=uuid4())
     delivery()

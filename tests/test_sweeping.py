@@ -6,7 +6,7 @@ import pytest
 from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
-from signal_dispatch import claims, health, outboxes, sweeping
+from signal_dispatch import claims, health, naps, outboxes, sweeping
 from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.gates import Gatekeeper
@@ -28,7 +28,7 @@ class Sweep:
         self.now = 1000.0
         for module in (sweeping, outboxes, health):
             monkeypatch.setattr(module, "monotonic", lambda: self.now)
-        monkeypatch.setattr(sweeping, "_share", lambda: 0.5)
+        monkeypatch.setattr(naps, "share", lambda: 0.5)
         self.hand = Hand(values.pop("queue_size", 10), 10**6)
         self.taken = []
         defaults = {"batch": 4, "sweep_seconds": 15.0, "using": ["default"]}
@@ -144,7 +144,7 @@ def test_a_retry_brings_the_next_sweep_forward(sweep):
 def test_after_a_find_it_looks_again_at_once_and_then_rests(sweep):
     delivery()
     sweep()
-    assert sweep.wait == pytest.approx(sweeping.MIN_SLEEP_SECONDS)
+    assert sweep.wait == pytest.approx(naps.MIN_SLEEP_SECONDS)
     sweep()
     assert sweep.wait > 5
     assert len(sweep.taken) == 1

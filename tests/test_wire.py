@@ -1,12 +1,16 @@
+import gc
+import http.client
 import logging
 import socket
 import time
+import weakref
 
 import pytest
 import requests
 
 from signal_dispatch import resolving, wire
 from signal_dispatch.entries import Endpoint
+from signal_dispatch.sessions import new_session
 from tests import hostile
 from tests.calling import call, failure
 from tests.once import ONCE
@@ -201,3 +205,84 @@ def test_other_calls_of_the_site_are_logged_as_ever(receiver, caplog):
     requests.get(receiver.url + "elsewhere", timeout=5)
 
     assert "elsewhere" in caplog.text
+
+
+# How a call leaves
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """What was handed to the socket, a piece each."""
+    pieces, send = [], http.client.HTTPConnection.send
+    monkeypatch.setattr(
+        http.client.HTTPConnection,
+        "send",
+        lambda self, data: (pieces.append(data), send(self, data)),
+    )
+    return pieces
+
+
+def test_head_and_body_leave_in_one_piece(receiver, sessions, sent):
+    for _number in range(2):
+        call(Endpoint("crm", receiver.url), sessions, body=b'{"number": "A-1"}')
+
+    assert [piece.count(b"POST") for piece in sent] == [1, 1]
+    assert all(piece.endswith(b'\r\n\r\n{"number": "A-1"}') for piece in sent)
+    assert [request.body for request in receiver.requests] == [b'{"number": "A-1"}'] * 2
+
+
+def test_a_large_body_is_not_copied_to_leave_with_the_head(receiver, sessions, sent):
+    call(Endpoint("crm", receiver.url), sessions, body=b"x" * 100_000)
+
+    assert [len(piece) for piece in sent[1:]] == [100_000]
+    assert receiver.requests[0].body == b"x" * 100_000
+
+
+def test_a_body_whose_head_was_never_written_leaves_with_no_other(receiver, sent):
+    session = new_session(Endpoint("crm", receiver.url))
+    prepared = requests.Request("POST", receiver.url).prepare()
+    adapter = session.get_adapter(receiver.url)
+    pool = adapter.get_connection_with_tls_context(prepared, verify=True)
+    connection = pool.ConnectionCls(pool.host, pool.port)
+    with pytest.raises(ValueError, match="Invalid header"):
+        connection.request("POST", "/a", b"secret", {"Content-Length": "6", "X": "two\nlines"})
+    connection.send(b"GET ")
+    connection.close()
+
+    assert sent == [b"GET "]
+
+
+def test_connections_of_one_host_are_not_those_of_another(receiver):
+    session = new_session(Endpoint("crm", receiver.url))
+    adapter = session.get_adapter(receiver.url)
+
+    def connections(url, **more):
+        prepared = requests.Request("POST", url).prepare()
+        return adapter.get_connection_with_tls_context(prepared, **{"verify": True, **more})
+
+    here = connections(receiver.url + "a")
+    assert connections(receiver.url + "b/c?d=e") is here
+    through = connections(receiver.url, proxies={"http": "http://proxy.example.com:3128"})
+    assert through.proxy.host == "proxy.example.com"
+    assert connections(receiver.url) is here
+    assert connections("http://crm.example.com/a").host == "crm.example.com"
+    assert connections("http://crm.example.com:444/a").port == 444
+    other = connections("https://crm.example.com/a")
+    assert other.scheme == "https"
+    assert connections("https://crm.example.com/a", verify=False) is not other
+
+
+def test_a_session_that_was_closed_keeps_no_connection_and_can_be_used_again(receiver, sessions):
+    endpoint = Endpoint("crm", receiver.url)
+    session = sessions.get(endpoint)
+    call(endpoint, sessions)
+    prepared = requests.Request("POST", receiver.url).prepare()
+    adapter = session.get_adapter(receiver.url)
+    kept = weakref.ref(adapter.get_connection_with_tls_context(prepared, verify=True))
+    session.close()
+    gc.collect()
+    assert kept() is None
+
+    call(endpoint, sessions)
+    assert sessions.get(endpoint) is session
+    assert len(receiver.requests) == 2

@@ -14,9 +14,9 @@ from django.test.utils import CaptureQueriesContext
 from signal_dispatch import (
     ModelDispatch,
     RetryPolicy,
-    bookkeeping,
     claims,
     hand,
+    loops,
     records,
     renewing,
     sender_threads,
@@ -399,7 +399,7 @@ def test_more_than_fits_is_left_in_the_table_and_sent_later(make, receiver):
 
 def test_senders_pause_while_answers_cannot_be_recorded(make, receiver, monkeypatch):
     monkeypatch.setattr(sender_threads, "MAX_UNRECORDED", 3)
-    monkeypatch.setattr(bookkeeping, "MAX_BACKOFF_SECONDS", 0.05)
+    monkeypatch.setattr(loops, "MAX_PAUSE_SECONDS", 0.05)
     settle, away = records.settle_all, [True]
 
     def settle_when_back(*arguments):

@@ -10,6 +10,7 @@ from typing import Any, assert_type
 from unittest import TestCase
 
 from django.core.checks import CheckMessage
+from django.db.models import QuerySet
 from requests import Session
 
 from signal_dispatch import (
@@ -24,11 +25,13 @@ from signal_dispatch import (
     suppressed,
 )
 from signal_dispatch.alarms import Alarm, AlarmKind
+from signal_dispatch.cancelling import cancel, skip
 from signal_dispatch.managers import DispatchQuerySet
 from signal_dispatch.mocking import EndpointMock, ReceivedCall
 from signal_dispatch.models import Attempt, Delivery
 from signal_dispatch.pausing import pause, resume
 from signal_dispatch.repairing import retry
+from signal_dispatch.repointing import Target, repoint
 from signal_dispatch.signing import sign, verify
 from signal_dispatch.testing import (
     Deliveries,
@@ -234,6 +237,9 @@ def functions(order: Order, delivery: Delivery) -> None:
         pass
     rows = Delivery.objects.filter(endpoint="crm")
     assert_type(retry(rows), int)
+    assert_type(cancel(rows, "The tenant left."), int)
+    assert_type(skip(rows, "It blocks the others."), int)
+    assert_type(repoint(rows, Target(endpoint="hubspot")), int)
     assert_type(pause("crm", by="me"), bool)
     assert_type(resume("crm", by="me"), bool)
     assert_type(sign(["whsec_..."], id="7", timestamp=0, body=b""), dict[str, str])
@@ -246,6 +252,14 @@ def receiver(alarm: Alarm) -> None:
     assert_type(alarm.kind, AlarmKind)
     assert_type(alarm.text, str)
     assert_type(alarm.delivery, Delivery | None)
+
+
+def failed_at(crm: QuerySet[Delivery]) -> int:
+    """A queryset as a site's own functions name it is as good."""
+    cancel(crm, "The contract ended.")
+    skip(crm, "It blocks the others.")
+    repoint(crm, Target(endpoint="hubspot"))
+    return retry(crm)
 
 
 class OrderQuerySet(DispatchQuerySet[Order]):

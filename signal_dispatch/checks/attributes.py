@@ -112,7 +112,7 @@ def check_values(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
         try:
             readers.flag(getattr(dispatch, attribute))
         except TypeError as error:
-            yield _invalid(dispatch, attribute, str(error), "Write one of the two, bare.")
+            yield _invalid(dispatch, attribute, str(error), "Write it without quotes.")
     if dispatch.retry is not None and not isinstance(dispatch.retry, RetryPolicy):
         yield _invalid(dispatch, "retry", "is no RetryPolicy.", "Write RetryPolicy(delays=[...]).")
     if not isinstance(dispatch.remote_id, str):

@@ -76,7 +76,8 @@ def _check_guarded(endpoint: Endpoint, path: str) -> Iterator[CheckMessage]:
         yield Problem.ADDRESS_REFUSED.message(
             f'{path}["URL"] is an address that is not public, and ALLOW_PRIVATE_ADDRESSES is '
             "False: every delivery would fail.",
-            hint="Allow private addresses for an endpoint whose URL is your own choice.",
+            hint=f'Set {path}["ALLOW_PRIVATE_ADDRESSES"] = True if the URL is your own choice, or '
+            "write a public address.",
         )
     if endpoint.proxies:
         yield Problem.GUARD_BEHIND_PROXY.message(

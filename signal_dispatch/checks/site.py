@@ -180,7 +180,8 @@ def _check_backend(alias: str, path: str, *, used: bool) -> Iterator[CheckMessag
         messages = backends[alias].check()
         yield from messages if used else ()
     else:
-        yield of_settings(InvalidBackend(f'{path}["BACKEND"] is {named!r}, no BaseBackend.'))
+        sentence = "which is no subclass of signal_dispatch.backends.BaseBackend."
+        yield of_settings(InvalidBackend(f'{path}["BACKEND"] is {named!r}, {sentence}'))
 
 
 def _used() -> set[str]:

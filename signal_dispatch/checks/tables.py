@@ -19,11 +19,11 @@ _OUTBOX = (Delivery, Attempt, RemoteObject, WorkerProcess)
 
 def check_model(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
     """Refuse models whose saves are not ours to watch."""
-    reason = _reason_against(dispatch.model)
-    if reason:
+    if refusal := _refusal_of(dispatch.model):
+        reason, cure = refusal
         yield Problem.MODEL_REFUSED.message(
             f"{where(dispatch)} is registered for {dispatch.model._meta.label}, which {reason}.",
-            hint="Register it for a model with a table that Django manages.",
+            hint=cure,
         )
 
 
@@ -38,7 +38,8 @@ def check_key(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
         yield Problem.KEY_TOO_LONG.message(
             f"{where(dispatch)}: a primary key of {dispatch.model._meta.label} ({names}) can be "
             f"longer than the {most} characters that the outbox has for it.",
-            hint=f"Lower the max_length of {names}: {most - 2} fit, as the quotes of a text count."
+            hint=f"Let {names} be a CharField with a max_length of {most - 2} or less: two are for "
+            "quotes."
             if len(columns) == 1
             else f"Lower the max_length of its parts: with quotes and commas all of {most} fit.",
         )
@@ -52,13 +53,14 @@ def check_outbox(dispatch: ModelDispatch[Any]) -> Iterator[CheckMessage]:
         yield Problem.OUTBOX_MISSING.message(
             f"{where(dispatch)}: {dispatch.model._meta.label} is written to the database "
             f"{alias!r}, where DATABASE_ROUTERS allow no table for {', '.join(missing)}.",
-            hint=f"Let allow_migrate({alias!r}, 'signal_dispatch') be true, and migrate.",
+            hint=f"Let allow_migrate({alias!r}, 'signal_dispatch', ...) return True or None, and "
+            f"run 'manage.py migrate --database {alias}'.",
         )
 
 
 def check_bulk() -> Iterator[CheckMessage]:
     """Say of which models bulk operations make no call: all in one, for it is true of most."""
-    watched = (d for d in registry if not _reason_against(d.model))
+    watched = (d for d in registry if not _refusal_of(d.model))
     silent = {d.model: ", ".join(names) for d in watched if (names := silent_managers(d))}
     if silent:
         models = ", ".join(f"{m._meta.label} ({names})" for m, names in silent.items())
@@ -101,14 +103,17 @@ def _width(column: "Field[Any, Any]") -> float:
     return 20 if isinstance(column, IntegerField) else 40
 
 
-def _reason_against(model: type[Model]) -> str:
+def _refusal_of(model: type[Model]) -> tuple[str, str] | None:
+    """Return why a model can't have a dispatch, and what to do about it."""
     options = model._meta
     if options.abstract:
-        return "is abstract and has no table"
+        return "is abstract and has no table", "Register it for the models that inherit from it."
     if not options.managed:
-        return "is unmanaged: its table is not Django's"
+        cure = "Register it for a model whose table Django manages."
+        return "is unmanaged: its table is not Django's", cure
     if options.swapped:
-        return f"is swapped for {options.swapped}"
+        return f"is swapped for {options.swapped}", f"Register it for {options.swapped}."
     if model in _OUTBOX:
-        return "belongs to the outbox: each call would lead to another one"
-    return ""
+        cure = "Take it out, and connect to signal_dispatch.signals, which tell of deliveries."
+        return "belongs to the outbox: each call would lead to another one", cure
+    return None

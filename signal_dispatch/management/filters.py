@@ -9,22 +9,20 @@ from typing import Any
 from uuid import UUID
 
 from django.apps import apps
-from django.conf import settings as django_settings
 from django.core.management.base import BaseCommand, CommandError
-from django.db import Error
 from django.db.models import Count
 
 from signal_dispatch.conf import settings
-from signal_dispatch.databases import outbox_aliases
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.events import Event
+from signal_dispatch.management.choices import models_with_a_dispatch, unknown
+from signal_dispatch.management.outboxes import outboxes
 from signal_dispatch.management.printing import printable
 from signal_dispatch.management.table import table
 from signal_dispatch.models import Delivery, DeliveryQuerySet
 from signal_dispatch.outcomes import ERROR_CLASSES
 from signal_dispatch.registry import registry
 from signal_dispatch.selecting import Selection
-from signal_dispatch.status import has_outbox
 
 #: What is said of a value that is not known, at most.
 _SHOWN = 20
@@ -115,7 +113,7 @@ def add_filters(parser: ArgumentParser, states: Iterable[str], default: str) -> 
 
 def filters_of(options: Mapping[str, Any]) -> Filters:
     """Read the options. Raises ``CommandError`` with what is known, for a value that is not."""
-    aliases = _aliases(options["database"])
+    aliases = outboxes(options["database"])
     times = ("since", "until", "finished_since")
     names = ("state", "endpoint", "dispatch", "event", "error_class", *times)
     given = {name: options[name] for name in names if options[name] is not None}
@@ -153,29 +151,6 @@ def summary(counts: Mapping[tuple[str, ...], int]) -> list[str]:
     return list(table([head, *rows])) if rows else []
 
 
-def _aliases(named: Sequence[str] | None) -> Sequence[str]:
-    """Return the databases that are named, or all that have an outbox."""
-    unknown = [alias for alias in named or () if alias not in django_settings.DATABASES]
-    if unknown:
-        known = ", ".join(django_settings.DATABASES)
-        raise CommandError(f"--database {unknown[0]!r} is not known. Known: {known}.")
-    models = {dispatch.model for dispatch in registry}
-    # A database beside may well have none.
-    found = [alias for alias in named or outbox_aliases(Delivery, models) if _has_outbox(alias)]
-    if len(found) < len(named or ["one"]):
-        missing = ", ".join(sorted(set(named or django_settings.DATABASES) - set(found)))
-        raise CommandError(f"There is no outbox in {missing}: run 'migrate' there.")
-    return found
-
-
-def _has_outbox(alias: str) -> bool:
-    try:
-        return has_outbox(alias)
-    except Error as error:
-        text = " ".join(str(error).split())
-        raise CommandError(f"The database {alias!r} can't be reached: {text}") from error
-
-
 def _object(text: str | None, aliases: Sequence[str]) -> str | None:
     if text is None:
         return None
@@ -183,10 +158,9 @@ def _object(text: str | None, aliases: Sequence[str]) -> str | None:
     # A model that was renamed since still stands in its rows.
     if key and (_is_model(label) or _stands("model", label.lower(), aliases)):
         return text
-    models = sorted({dispatch.model._meta.label_lower for dispatch in registry})
     raise CommandError(
         f"--object {text!r} names no object: write the model's label and the key, as "
-        f'"shop.order:7". Models with a dispatch: {", ".join(models) or "none"}.'
+        f'"shop.order:7". {models_with_a_dispatch()}'
     )
 
 
@@ -202,13 +176,15 @@ def _uid(text: str | None) -> str | None:
     try:
         return None if text is None else str(UUID(text))
     except ValueError as error:
-        raise CommandError(f"--uid {text!r} is no UUID.") from error
+        raise CommandError(
+            f"--uid {text!r} is no UUID. Write the Idempotency-Key that the delivery was sent with."
+        ) from error
 
 
 def _refuse_unknown(
     name: str, value: str | None, known: Sequence[str], aliases: Sequence[str]
 ) -> None:
-    """Refuse a value that neither the site nor any row knows: a slip must not match nothing."""
+    """Refuse a value that neither the site nor any row knows."""
     # What is gone from the code, or from the settings, may still stand in rows.
     if value is None or value in known or _stands(name, value, aliases):
         return
@@ -216,8 +192,7 @@ def _refuse_unknown(
         return
     found = [*known, *_standing(name, aliases)]
     option = f"--{name.replace('_', '-')}"
-    names = printable(", ".join(sorted(set(filter(None, found)))[:_SHOWN]))
-    raise CommandError(f"{option} {value!r} is not known. Known: {names or 'none'}.")
+    raise unknown(option, value, map(printable, sorted(set(filter(None, found)))[:_SHOWN]))
 
 
 def _stands(column: str, value: str, aliases: Sequence[str]) -> bool:

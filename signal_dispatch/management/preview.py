@@ -52,24 +52,24 @@ def preview(instance: Model, using: str) -> Iterator[str]:
 def _requests(dispatch: ModelDispatch[Any], instance: Model, using: str) -> Iterator[str]:
     old = {name: lookups.resolve(instance, name) for name in dispatch.tracked}
     change = Change(Event.UPDATED, instance, using, old)
-    plan = plan_of(dispatch, change, judge=False)
+    plan = plan_of(dispatch, change, judge=False, foreseen=True)
     if plan is None:
         yield f"Nothing is sent: {_reason(dispatch, change)}."
         return
     if plan.error:
-        yield f"Nothing can be sent, the delivery is FAILED: {plan.error}"
+        yield f"Nothing can be sent, the delivery would be FAILED: {plan.error}"
         return
     if dispatch.when_changed:
         yield f"Only by a save that changes {' or '.join(dispatch.when_changed)}."
     if is_drafted_later(dispatch, plan.event):
         yield "Taken when it is sent; this is how it would be now."
-        plan = redrafted(dispatch, change, plan, plan.event, later=False)
+        plan = redrafted(dispatch, change, plan, plan.event, foreseen=True)
         if plan.error:
             yield f"The delivery would be FAILED then: {plan.error}"
             return
     for alias in plan.endpoints:
         if fault := endpoints.fault_of_key(alias):
-            yield f"Nothing can be sent, the delivery is FAILED: {fault}"
+            yield f"Nothing can be sent, the delivery would be FAILED: {fault}"
             continue
         yield from _request(dispatch, plan, alias, change)
 

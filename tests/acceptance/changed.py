@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.acceptance import process
+from tests.acceptance.soak import patience
 
 
 def start(
@@ -47,7 +48,7 @@ def run(url: str, *what: str, timeout: float = 90, **changes: Any) -> str:
 def finish(started: "subprocess.Popen[str]", timeout: float = 90) -> str:
     """Wait for its end, well or by a kill, and return what it printed."""
     try:
-        output, _none = started.communicate(timeout=timeout)
+        output, _none = started.communicate(timeout=patience(timeout))
     except subprocess.TimeoutExpired:
         started.kill()
         raise AssertionError(f"It did not end: {started.communicate()[0]}") from None

@@ -108,7 +108,7 @@ class Fleet:
     def join(self, process: Process, timeout: float = 120) -> bool:
         """Wait until a process ends, well or by a kill; return whether it was killed."""
         try:
-            code = process.wait(timeout)
+            code = process.wait(patience(timeout))
         except subprocess.TimeoutExpired:
             raise AssertionError(f"It did not end: {self.output(process)}") from None
         self._running.remove(process)

@@ -21,6 +21,8 @@ import sys
 import time
 from typing import Any
 
+from tests.acceptance.soak import patience
+
 #: Seconds that a dead process's lease lasts here.
 LEASE_SECONDS = 4
 
@@ -40,7 +42,7 @@ def run(url: str, *what: str, timeout: float = 60, **environment: str) -> str:
     """Run such a process to its end, and return what it printed."""
     process = start(url, *what, **environment)
     try:
-        output, _none = process.communicate(timeout=timeout)
+        output, _none = process.communicate(timeout=patience(timeout))
     except subprocess.TimeoutExpired:
         process.kill()
         raise AssertionError(f"{what} did not end: {process.communicate()[0]}") from None

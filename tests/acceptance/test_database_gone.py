@@ -17,7 +17,7 @@ from signal_dispatch.backends import backends
 from signal_dispatch.models import Delivery
 from tests.acceptance import changed
 from tests.acceptance.private_servers import PrivatePostgres
-from tests.acceptance.soak import report, scaled
+from tests.acceptance.soak import patience, report, scaled
 from tests.services import POSTGRES
 from tests.settings import RUN
 from tests.shop.models import Order
@@ -106,7 +106,7 @@ def test_a_restart_in_the_middle_loses_nothing_and_is_waited_for_quietly(receive
         receiver.url, "dispatch_worker", "--concurrency", "2", **cluster.environment
     )
     try:
-        receiver.wait_for(tried + count // 4, timeout=60)
+        receiver.wait_for(tried + count // 4, timeout=patience(60))
         cluster.stop(how)
         with Unhurried(worker.pid) as away:
             time.sleep(scaled(3, 25))

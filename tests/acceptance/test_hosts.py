@@ -58,7 +58,7 @@ def test_what_a_host_that_vanished_had_to_send_the_others_send(receiver, tmp_pat
         fleet.kill(workers["tokyo"])
         left_behind = held_by("tokyo")
         answering.set()
-        fleet.join(savers["lima"], scaled(120, 1200))
+        fleet.join(savers["lima"])
         await_calm(60)
         fleet.end(workers["lima"])
 

@@ -87,7 +87,7 @@ def test_followers_recorded_while_their_head_is_settled_are_all_sent(
         total = str(scaled(50, 2500))
         savers = [fleet.start("change", total, f"s{n}") for n in range(SAVERS)]
         for saver in savers:
-            fleet.join(saver, 60 * scaled(2, 60))
+            fleet.join(saver, 360)
         # Not "--once": that leaves what a saver which ended in haste holds for some seconds more.
         worker = fleet.worker()
         await_calm(120)

@@ -11,8 +11,9 @@ import pytest
 from django.db import connection
 
 from signal_dispatch.models import Delivery, EndpointMinute
+from signal_dispatch.naps import MAX_SLEEP_SECONDS
 from signal_dispatch.pruning import PASS_SECONDS
-from signal_dispatch.sweeping import MAX_SLEEP_SECONDS, REPAIR_SECONDS
+from signal_dispatch.sweeping import REPAIR_SECONDS
 from tests.acceptance.serving import environment, serving
 from tests.acceptance.site import notes
 from tests.acceptance.soak import SOAKING, report, scaled

@@ -5,7 +5,7 @@ import re
 import pytest
 from django.db.models.signals import post_save
 
-from signal_dispatch import hand, patience, renewing, sweeping
+from signal_dispatch import hand, naps, patience, renewing, sweeping
 from signal_dispatch.retries import DEFAULT_DELAYS
 from tests.howto.pages import DOCS, Page, shop_of_the_tests
 from tests.howto.pages_of_operations import run
@@ -81,5 +81,5 @@ def test_numbers_of_giving_way_are_those_of_the_code():
 
 def test_numbers_of_the_sweep_are_those_of_the_code():
     assert renewing.HINT_SECONDS == 5  # asked as often: a lost hint costs up to twice as long
-    assert sweeping.MAX_SLEEP_SECONDS * 1.2 == 72
+    assert naps.MAX_SLEEP_SECONDS * 1.2 == 72
     assert sweeping.REPAIR_SECONDS == 300

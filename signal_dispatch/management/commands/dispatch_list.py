@@ -12,6 +12,7 @@ from django.db import connections, router
 from django.db.models import CompositePrimaryKey, Model
 
 from signal_dispatch.exceptions import InvalidSettings
+from signal_dispatch.management.choices import models_with_a_dispatch, refuse_unknown
 from signal_dispatch.management.preview import preview
 from signal_dispatch.management.printing import printable, while_somebody_reads
 from signal_dispatch.management.table import table
@@ -77,11 +78,11 @@ def _find(text: str, alias: str | None) -> tuple[Model, str]:
         model = apps.get_model(label)
     except (LookupError, ValueError) as error:
         raise CommandError(
-            f"{text!r} names no model. Write the model's label and the key: shop.order:7."
+            f"--object {text!r} names no model. Write the model's label and the key: "
+            f"shop.order:7. {models_with_a_dispatch()}"
         ) from error
     using = alias or router.db_for_write(model)
-    if using not in connections:
-        raise CommandError(f"There is no database {using!r}, only: {', '.join(connections)}.")
+    refuse_unknown("--database", [using], list(connections))
     pk: Any = model._meta.pk
     try:
         value = json.loads(key) if isinstance(pk, CompositePrimaryKey) else pk.to_python(key)

@@ -4,14 +4,11 @@ import getpass
 from argparse import ArgumentParser
 from typing import Any
 
-from django.conf import settings as django_settings
 from django.core.management.base import BaseCommand, CommandError
 
-from signal_dispatch.databases import outbox_aliases
 from signal_dispatch.exceptions import UnknownEndpoint
-from signal_dispatch.models import Delivery
+from signal_dispatch.management.outboxes import outboxes
 from signal_dispatch.pausing import pause, resume
-from signal_dispatch.status import has_outbox
 
 
 class Command(BaseCommand):
@@ -35,7 +32,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Write it into each outbox."""
-        for using in _outboxes(options["database"]):
+        for using in outboxes(options["database"]):
             try:
                 told = _change(using, options)
             except UnknownEndpoint as error:
@@ -53,17 +50,6 @@ def _change(using: str, options: dict[str, Any]) -> str:
     if done:
         return "is paused"
     return "was paused already" + (", and has the new reason" if options["reason"] else "")
-
-
-def _outboxes(named: list[str] | None) -> list[str]:
-    unknown = [alias for alias in named or () if alias not in django_settings.DATABASES]
-    if unknown:
-        known = ", ".join(django_settings.DATABASES)
-        raise CommandError(f"--database {unknown[0]!r} is not known. Known: {known}.")
-    found = [alias for alias in named or outbox_aliases(Delivery) if has_outbox(alias)]
-    if not found:
-        raise CommandError("There is no outbox: run 'migrate'.")
-    return found
 
 
 def _whoever() -> str:

@@ -48,7 +48,7 @@ class Command(FilteringCommand):
         """Prune what matches, database by database."""
         days = options["older_than"]
         if days is not None and not 0 <= days <= 36500:
-            raise CommandError("--older-than takes a number of days, 0 or more.")
+            raise CommandError("--older-than takes a number of days, from 0 to 36500.")
         filters = filters_of(options)
         states = [State(options["state"])] if options["state"] else list(pruning.KEPT_AS)
         try:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.apps import apps
-from django.conf import settings as django_settings
 from django.core.exceptions import FieldError, ValidationError
 from django.core.management.base import CommandError
 from django.db import Error, router
@@ -17,7 +16,9 @@ from signal_dispatch.enqueueing import enqueue, foresee
 from signal_dispatch.events import Event
 from signal_dispatch.keys import key_as_text, key_from_text, plain_key
 from signal_dispatch.management.batches import batches
+from signal_dispatch.management.choices import models_with_a_dispatch, refuse_unknown, unknown
 from signal_dispatch.management.filters import FilteringCommand
+from signal_dispatch.management.outboxes import outboxes
 from signal_dispatch.management.printing import printable
 from signal_dispatch.management.progress import progress
 from signal_dispatch.management.stopping import until_told
@@ -152,23 +153,21 @@ def _model(label: str) -> type[Model]:
     try:
         return apps.get_model(label)
     except (LookupError, ValueError) as error:
-        raise CommandError(f"{label!r} names no model. {_models()}") from error
-
-
-def _models() -> str:
-    labels = sorted({dispatch.model._meta.label for dispatch in registry})
-    return f"Models with a dispatch: {', '.join(labels) or 'none'}."
+        raise CommandError(f"{label!r} names no model. {models_with_a_dispatch()}") from error
 
 
 def _dispatches(model: type[Model], event: str, name: str | None) -> Sequence[ModelDispatch[Any]]:
     registered = [dispatch for dispatch in registry if issubclass(model, dispatch.model)]
     if not registered:
-        raise CommandError(f"No dispatch is registered for {model._meta.label}. {_models()}")
+        raise CommandError(
+            f"No dispatch is registered for {model._meta.label}. {models_with_a_dispatch()}"
+        )
     if name is not None:
         named = [dispatch for dispatch in registered if dispatch.name == name]
         if not named:
-            known = ", ".join(dispatch.name for dispatch in registered)
-            raise CommandError(f"--dispatch {name!r} is not known. Known: {known}.")
+            raise unknown("--dispatch", name, [dispatch.name for dispatch in registered])
+        events = {*Event.values, *(str(e) for dispatch in named for e in dispatch.events)}
+        refuse_unknown("--event", [event], sorted(events))
         return named
     found = [dispatch for dispatch in registered if event in dispatch.events]
     if not found:
@@ -181,10 +180,7 @@ def _dispatches(model: type[Model], event: str, name: str | None) -> Sequence[Mo
 
 
 def _rows(model: type[Model], options: dict[str, Any]) -> QuerySet[Any]:
-    using = options["database"] or router.db_for_write(model)
-    if using not in django_settings.DATABASES:
-        known = ", ".join(django_settings.DATABASES)
-        raise CommandError(f"--database {using!r} is not known. Known: {known}.")
+    [using] = outboxes([options["database"] or router.db_for_write(model)])
     manager = model._base_manager if options["all"] else model._default_manager
     given = dict(_condition(text) for text in options["filter"])
     try:
@@ -214,7 +210,10 @@ def _key(model: type[Model], text: str) -> Any:
     try:
         return key_from_text(text) if isinstance(pk, CompositePrimaryKey) else pk.to_python(text)
     except (ValidationError, ValueError) as error:
-        raise CommandError(f"--after {text!r} is no key of {model._meta.label}.") from error
+        raise CommandError(
+            f"--after {text!r} is no key of {model._meta.label}: write the one that was told when "
+            "it stopped."
+        ) from error
 
 
 def _text(key: Any) -> str:

@@ -11,9 +11,10 @@ from django.core.management.base import BaseCommand, CommandError
 from signal_dispatch.barred import Barred
 from signal_dispatch.exceptions import InvalidSettings
 from signal_dispatch.limits import Limits
+from signal_dispatch.management.choices import refuse_unknown
 from signal_dispatch.management.printing import printable, while_somebody_reads
 from signal_dispatch.management.table import table
-from signal_dispatch.reports import Report, report_on, unknown_databases
+from signal_dispatch.reports import Report, report_on
 from signal_dispatch.status import Status, counted
 
 _DEFAULTS = Limits()
@@ -94,9 +95,7 @@ def _limits(options: Mapping[str, Any]) -> Limits:
 
 
 def _look(named: list[str] | None, limits: Limits) -> Report:
-    if unknown := unknown_databases(named or ()):
-        known = ", ".join(django_settings.DATABASES)
-        raise CommandError(f"--database {unknown[0]!r} is not known. Known: {known}.")
+    refuse_unknown("--database", named, django_settings.DATABASES)
     return report_on(limits, named)
 
 

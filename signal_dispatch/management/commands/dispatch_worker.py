@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from signal_dispatch.backends import backends
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.heartbeats import Heartbeat
+from signal_dispatch.management.choices import refuse_unknown
 from signal_dispatch.management.stopping import until_told
 from signal_dispatch.scopes import Scope, own_scope
 from signal_dispatch.tallies import Tally
@@ -22,6 +23,11 @@ POLL_SECONDS = 0.1
 DRAIN_SECONDS = 20.0
 #: Seconds that ``--once`` waits at most for a rate to have room again.
 RATE_PATIENCE_SECONDS = 5.0
+
+_NO_ENDPOINT = (
+    "no endpoint: SIGNAL_DISPATCH_ENDPOINTS has none that is without fault, as 'manage.py check' "
+    "tells"
+)
 
 
 class Command(BaseCommand):
@@ -63,8 +69,8 @@ class Command(BaseCommand):
         """Run the worker in the foreground."""
         if options["concurrency"] < 1:
             raise CommandError("--concurrency must be at least 1.")
-        _refuse_unknown("--endpoint", options["endpoint"], endpoints)
-        _refuse_unknown("--database", options["database"], django_settings.DATABASES)
+        refuse_unknown("--endpoint", options["endpoint"], endpoints)
+        refuse_unknown("--database", options["database"], django_settings.DATABASES)
 
         def scope() -> Scope:
             return own_scope(options["endpoint"] or endpoints)
@@ -90,8 +96,7 @@ class Command(BaseCommand):
             worker.start()
             if options["once"]:  # it ends before it would look for these by itself
                 worker.look_for_repairs()
-            named = ", ".join(scope().names) or "no endpoint"
-            self._say(f"Sending for {named}.", options)
+            self._say(f"Sending for {', '.join(scope().names) or _NO_ENDPOINT}.", options)
             try:
                 while not told and not (options["once"] and _has_drained(worker)):
                     time.sleep(POLL_SECONDS)
@@ -116,11 +121,3 @@ def _has_drained(worker: Worker) -> bool:
     # Hooks and repairs give what they record to a backend of this process, if it has threads: what
     # those did not begin is due now.
     return not any([backend.finish() for backend in backends.made()])  # noqa: C419 - all of them
-
-
-def _refuse_unknown(option: str, given: list[str] | None, known: Any) -> None:
-    unknown = [name for name in given or () if name not in known]
-    if unknown:
-        raise CommandError(
-            f"{option} {unknown[0]!r} is not known. Known: {', '.join(known) or 'none'}."
-        )
