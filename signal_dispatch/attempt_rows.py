@@ -58,9 +58,7 @@ def insert(attempts: Sequence[Attempt], using: str) -> None:
 def _statement(using: str, count: int, *, returns: bool) -> str:
     quote = connections[using].ops.quote_name
     columns = ", ".join(quote(str(field.column)) for field in _GIVEN)
-    # MySQL would take bytes for text, and warn of what is none.
-    binary = "_binary %s" if connections[using].vendor == "mysql" else "%s"
-    row = ", ".join(binary if isinstance(f, BinaryField) else "%s" for f in _GIVEN)
+    row = ", ".join(["%s"] * len(_GIVEN))
     rows = ", ".join([f"({row})"] * count)
     statement = f"INSERT INTO {quote(Attempt._meta.db_table)} ({columns}) VALUES {rows}"
     return statement + " RETURNING id" if returns else statement

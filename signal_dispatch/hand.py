@@ -208,6 +208,10 @@ class Hand:
         until = min(self.saved_at + BURST_SECONDS, begun + BUSY_SECONDS, ready + PATIENCE_SECONDS)
         return max(0.0, until - now)
 
+    def keys(self) -> set[tuple[str, int]]:
+        """Return alias and id of what it has a job for."""
+        return {(job.using, job.delivery.pk) for job in self.held()}
+
     def held(self) -> list[Job]:
         """Return every job whose lease has to be kept."""
         return [*self.queue.held(), *self.stale, *(s.job for s in self.settled)]

@@ -47,10 +47,15 @@ class Intake:
 
     def _read_back(self, using: str, wanted: Mapping[int, float]) -> None:
         hand = self._hand
-        for delivery in claims.read_back(using, claims.holder(), list(wanted)):
+        found = claims.read_back(using, claims.holder(), list(wanted))
+        with hand.lock:
+            in_hand = hand.keys()
+        for delivery in found:
             key, since = (using, delivery.pk), wanted[delivery.pk]
-            with hand.lock:  # else another's row by this number, which its own hint tells of
-                mine = hand.to_read.get(key) == since
+            # Else it is another's row by this number, which SQLite gives out again after a
+            # savepoint is rolled back: its own hint tells of it, or it was released from its lane.
+            with hand.lock:
+                mine = hand.to_read.get(key) == since and key not in in_hand
             if mine:
                 self.take(delivery, using, since)
                 with hand.lock:  # at once: what is taken must not be read back again

@@ -55,8 +55,9 @@ _ALL = (
         gettext_lazy("Retry now"),
         gettext_lazy(
             "They are due at once: what failed or was cancelled, and what is scheduled for later. "
-            "One whose answer was kept is handled again, without a call. Left as they are: those "
-            "in hand, those that were replaced, and those whose later state the remote has."
+            "Method, path, headers and body stay as they were recorded. One whose answer was kept "
+            "is handled again, without a call. Left as they are: those in hand, those that were "
+            "replaced, and those whose later state the remote has."
         ),
         gettext_lazy("Made due at once."),
         "can_retry",
@@ -93,9 +94,9 @@ _ALL = (
         "rebuild",
         gettext_lazy("Rebuild from the object"),
         gettext_lazy(
-            "The call is built anew from what the object holds when it is sent. One that was "
-            "tried before is a new delivery with a new uid. Only what is finished is rebuilt, and "
-            "nothing that tells of a deletion."
+            "The call is built anew by the code of now, from what the object holds when it is "
+            "sent. One that was tried before is a new delivery with a new uid. Only what is "
+            "finished is rebuilt, and nothing that tells of a deletion."
         ),
         gettext_lazy("Rebuilt from the object."),
         "can_rebuild",

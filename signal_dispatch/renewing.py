@@ -64,7 +64,7 @@ class Renewer:
                 with hand.lock:  # the hint may have come meanwhile, and took it
                     since = hand.watched.pop((using, delivery.pk), None)
                     # Or SQLite gave the number of a row that was rolled back to this one.
-                    in_hand = {(job.using, job.delivery.pk) for job in hand.held()}
+                    in_hand = hand.keys()
                 if since is not None and (using, delivery.pk) not in in_hand:
                     self._take(Job(delivery, using, since))
 

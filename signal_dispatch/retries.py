@@ -128,6 +128,10 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
 def _number(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number.")
-    if not math.isfinite(value) or value < 0:
+    try:
+        number = float(value)
+    except OverflowError:  # an int can be larger than any float
+        number = math.inf
+    if not math.isfinite(number) or number < 0:
         raise ValueError(f"{name} must be finite and not negative.")
-    return float(value)
+    return number

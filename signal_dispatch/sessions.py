@@ -8,9 +8,9 @@ from requests import utils
 from requests.adapters import HTTPAdapter
 
 from signal_dispatch import decoding
+from signal_dispatch.adapters import Adapter, GuardedAdapter
 from signal_dispatch.entries import Endpoint
 from signal_dispatch.failures import explain
-from signal_dispatch.wire import Adapter, GuardedAdapter
 
 _OWN_ADAPTERS = (
     "makes a session with adapters of its own. ALLOW_PRIVATE_ADDRESSES is False, and whom they "

@@ -4,15 +4,11 @@ import math
 import re
 import socket
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from http.client import RemoteDisconnected
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-import requests
-from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
@@ -20,15 +16,13 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from signal_dispatch import crashpoints, log_masking
 from signal_dispatch.addresses import is_public
 from signal_dispatch.deadlines import has_deadline, seconds_left
-from signal_dispatch.decoding import content_of
 from signal_dispatch.exceptions import SendError
 from signal_dispatch.reading import BoundedResponse
-from signal_dispatch.resolving import Address, literal, resolve
+from signal_dispatch.resolving import Address, resolve
 
 #: Longer bodies are not worth a copy.
 _JOINED_BYTES: Final = 16 * 1024
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_NOT_PUBLIC: Final = (
+NOT_PUBLIC: Final = (
     "{} leads to an address that is not public, and ALLOW_PRIVATE_ADDRESSES is False."
 )
 
@@ -160,7 +154,7 @@ class _Guard(_Connection):
         addresses = super()._addresses()
         # A proxy is of the operator's own choice, and it is the proxy that resolves the host.
         if self.proxy is None and not all(is_public(sockaddr[0]) for _, sockaddr in addresses):
-            raise SendError("address", _NOT_PUBLIC.format(self.host))
+            raise SendError("address", NOT_PUBLIC.format(self.host))
         return addresses
 
 
@@ -188,73 +182,7 @@ class _GuardedTLSPool(HTTPSConnectionPool):
     ConnectionCls = _GuardedTLSConnection
 
 
-class Adapter(HTTPAdapter):
-    """Make connections that keep to the deadline; for http and https, and through proxies.
-
-    ``limit`` is the number of bytes of an answer that are wanted.
-    """
-
-    _pools: Mapping[str, Any] = {"http": _Pool, "https": _TLSPool}
-
-    def __init__(self, limit: int, **kwargs: Any) -> None:
-        self._limit = limit
-        self._last: tuple[Any, Any] = (None, None)
-        super().__init__(**kwargs)
-
-    def build_response(self, req: Any, resp: Any) -> requests.Response:
-        """Bound the content for whoever reads it first: an AUTH that answers a challenge."""
-        answer: requests.Response = super().build_response(req, resp)
-        if has_deadline():
-            bounded = partial(content_of, answer, self._limit)
-            answer.iter_content = lambda *args, **kwargs: bounded()  # type: ignore[method-assign]
-        return answer
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Let connections be ours."""
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = self._pools
-
-    def get_connection_with_tls_context(
-        self, request: Any, verify: Any, proxies: Any = None, cert: Any = None
-    ) -> Any:
-        """Return the connections to the request's host; as a rule those of the call before."""
-        key = (request.url.split("/", 3)[:3], verify, cert)
-        known, found = self._last
-        if proxies or key != known:
-            found = super().get_connection_with_tls_context(request, verify, proxies, cert)
-            if not proxies:
-                self._last = key, found
-        return found
-
-    def close(self) -> None:
-        """Close the connections; the next call makes new ones."""
-        self._last = (None, None)
-        super().close()
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        """Let connections through a proxy be ours, except for SOCKS, which has its own kind."""
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        if not proxy.lower().startswith("socks"):
-            manager.pool_classes_by_scheme = self._pools
-        return manager
-
-
-class GuardedAdapter(Adapter):
-    """Make connections to public addresses only, and on some ports only."""
-
-    _pools: Mapping[str, Any] = {"http": _GuardedPool, "https": _GuardedTLSPool}
-
-    def __init__(self, limit: int, ports: Collection[int], **kwargs: Any) -> None:
-        self._ports = ports
-        super().__init__(limit, **kwargs)
-
-    def send(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        """Refuse what no look-up of a name could make good; raises ``SendError``."""
-        parts = urlsplit(request.url)
-        host, port = parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme]
-        if port not in self._ports:
-            sentence = f"Port {port} of {host} is not in PORTS of the endpoint's settings."
-            raise SendError("address", sentence, for_good=True)
-        if not all(is_public(sockaddr[0]) for _, sockaddr in literal(host, port)):
-            raise SendError("address", _NOT_PUBLIC.format(host), for_good=True)
-        return super().send(request, *args, **kwargs)
+#: By scheme, as urllib3's pool manager wants them.
+POOLS: Final[Mapping[str, Any]] = {"http": _Pool, "https": _TLSPool}
+#: The same for public addresses only.
+GUARDED_POOLS: Final[Mapping[str, Any]] = {"http": _GuardedPool, "https": _GuardedTLSPool}

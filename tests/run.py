@@ -22,18 +22,20 @@ SOAK_LIMIT_SECONDS = 2 * 3600
 
 # On in-memory SQLite all threads share one connection, which concerns the test support alone.
 MEMORY_TESTS = ["tests/test_testing.py"]
+#: What is run one after the other on each database where nothing is chosen, the longest first.
+PARTS = {"acceptance": ["tests/acceptance"], "units": ["--ignore=tests/acceptance"]}
 
-#: How many databases are tested side by side; the fault tests in their long form load a machine.
-AT_ONCE, AT_ONCE_SOAKING = 3, 2
+#: How many runs go side by side; the fault tests in their long form load a machine.
+AT_ONCE, AT_ONCE_SOAKING = 4, 2
 SERVERS = ("postgres", "mariadb")
 DATABASES = ["sqlite", *SERVERS, "sqlite-memory"]
 
 
 @dataclass(frozen=True)
 class Run:
-    """How one database fared, and pytest's closing line."""
+    """How one run fared, and pytest's closing line."""
 
-    database: str
+    name: str
     passed: bool
     line: str
 
@@ -51,19 +53,28 @@ def main(arguments: list[str]) -> int:
         arguments = arguments or ["tests/acceptance"]
 
     left_out: list[str] = []
-    commands: dict[str, list[str]] = {}
+    databases: list[str] = []
     for database in options.only:
-        chosen = MEMORY_TESTS if database == "sqlite-memory" else arguments
         reason = refusal(database) if database in SERVERS else ""
         if reason:
             left_out.append(f"{database} ({reason})")
-        elif not (arguments and database == "sqlite-memory"):
-            commands[database] = [*command, *chosen]
-    return report(run_all(commands), left_out)
+        else:
+            databases.append(database)
+    runs = chosen(databases, arguments)
+    return report(run_all({name: [*command, *each] for name, each in runs.items()}), left_out)
+
+
+def chosen(databases: list[str], arguments: list[str]) -> dict[str, list[str]]:
+    """Return the runs by name, each with its arguments: the database is the name's first word."""
+    servers = [database for database in databases if database != "sqlite-memory"]
+    if arguments:
+        return dict.fromkeys(servers, arguments)
+    runs = {f"{db} {part}": paths for part, paths in PARTS.items() for db in servers}
+    return runs | ({"sqlite-memory": MEMORY_TESTS} if "sqlite-memory" in databases else {})
 
 
 def run_all(commands: dict[str, list[str]]) -> list[Run]:
-    """Run pytest on the databases, a few at a time: most of its time it waits for processes."""
+    """Run pytest again and again, a few at a time: much of its time it waits for processes."""
     started: list[subprocess.Popen[str]] = []
     with ThreadPoolExecutor(AT_ONCE_SOAKING if os.environ.get("SOAK") else AT_ONCE) as pool:
         runs = [pool.submit(run, *each, started) for each in commands.items()]
@@ -91,12 +102,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(database: str, command: list[str], started: list[subprocess.Popen[str]]) -> Run:
-    """Run pytest on one database, its output passed through, its closing line kept."""
+def run(name: str, command: list[str], started: list[subprocess.Popen[str]]) -> Run:
+    """Run pytest on a database, its output passed through, its closing line kept."""
     process = subprocess.Popen(
         command,
         cwd=ROOT,
-        env={**os.environ, "DATABASE": database},
+        env={**os.environ, "DATABASE": name.split(maxsplit=1)[0]},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -107,21 +118,21 @@ def run(database: str, command: list[str], started: list[subprocess.Popen[str]])
     timer = threading.Timer(limit, os.killpg, [process.pid, signal.SIGKILL])
     timer.start()
     try:
-        line = pass_through(database, process)
+        line = pass_through(name, process)
         expired = not timer.is_alive()
         code = process.wait()
     finally:
         timer.cancel()
     if expired:
         line = f"killed after {limit} seconds; its last line: {line}"
-    return Run(database, code == 0 and not expired, line)
+    return Run(name, code == 0 and not expired, line)
 
 
-def pass_through(database: str, process: subprocess.Popen[str]) -> str:
+def pass_through(name: str, process: subprocess.Popen[str]) -> str:
     """Print what the process prints, and return its last line."""
     last = ""
     for line in process.stdout or ():
-        print(f"{database:13} | {line}", end="", flush=True)
+        print(f"{name:19} | {line}", end="", flush=True)
         last = line.strip() or last
     return last
 
@@ -132,7 +143,7 @@ def report(runs: list[Run], left_out: list[str]) -> int:
     for line in left_out:
         print(f"{'LEFT OUT, but required' if required() else 'left out'}: {line}")
     for one in runs:
-        print(f"{one.database:14}{'ok  ' if one.passed else 'FAIL'}  {one.line}")
+        print(f"{one.name:20}{'ok  ' if one.passed else 'FAIL'}  {one.line}")
     return 0 if all(one.passed for one in runs) and not (left_out and required()) else 1
 
 

@@ -7,10 +7,12 @@ from django.db import OperationalError
 
 from signal_dispatch import claims, intake, lanes
 from signal_dispatch.clocks import DatabaseNow
-from signal_dispatch.hand import Hand
+from signal_dispatch.hand import Hand, Settled
 from signal_dispatch.intake import RETURN_SECONDS, Intake
+from signal_dispatch.jobs import Job
 from signal_dispatch.lanes import Released
-from signal_dispatch.models import Delivery
+from signal_dispatch.models import Delivery, State
+from signal_dispatch.settling import Settlement
 from tests.deliveries import delivery, seconds_until
 from tests.once import ONCE
 
@@ -81,6 +83,20 @@ def test_what_is_not_this_leases_any_more_is_forgotten(taking, values):
 def test_what_was_rolled_back_is_forgotten(taking):
     assert taking.read_back(Delivery(pk=4711)) == []
     assert taking.hand.to_read == {}
+
+
+@pytest.mark.django_db
+def test_what_is_in_hand_is_not_taken_again_for_a_number_that_was_given_back(taking):
+    """A savepoint took a row back, and the next one by its number was released from its lane."""
+    made = leased()
+    taking.hand.queue.put(Job(made, "default", 950.0))
+    taken = taking.hand.queue.take()
+
+    assert taking.read_back(made) == []
+    assert taking.hand.to_read == {}
+    taking.hand.queue.done(taken)
+    taking.hand.settled.append(Settled(taken, Settlement(made, State.DELIVERED)))
+    assert taking.read_back(made) == []
 
 
 @pytest.mark.django_db

@@ -7,7 +7,7 @@ from time import monotonic
 import pytest
 from django.db import OperationalError, transaction
 
-from signal_dispatch import engines, lanes, lookouts, publishing, repairs, unpublished
+from signal_dispatch import draining, engines, lanes, lookouts, publishing, repairs, unpublished
 from signal_dispatch.backends import backends
 from signal_dispatch.backends.published import PublishedBackend
 from signal_dispatch.backends.threaded import ThreadedBackend
@@ -317,3 +317,22 @@ def test_while_the_engine_rests_nobody_looks_for_what_it_would_not_take():
     engine.open_at = monotonic() + 60
 
     assert publisher._next_at() == engine.open_at
+
+
+def test_a_task_that_outlives_its_backend_starts_no_thread(backend, monkeypatch):
+    """A worker in a thread of the tests may be within ``take()`` when its settings are gone."""
+    monkeypatch.setattr(draining, "drain", lambda *given: 0.01)  # the next one is due in a moment
+    backends.forget()
+    backend.take("default", [])
+    backend.start()
+
+    assert not [t for t in threading.enumerate() if t.name == "signal_dispatch-publisher"]
+
+
+def test_after_a_stop_the_next_task_starts_it_anew(backend, monkeypatch):
+    monkeypatch.setattr(draining, "drain", lambda *given: 60.0)
+    backend.start()
+    backend.stop()
+    backend.take("default", [])
+
+    assert [t for t in threading.enumerate() if t.name == "signal_dispatch-publisher"]

@@ -1,12 +1,12 @@
 """The front door in words: what README and docs show must run, exist, and lead somewhere."""
 
-import os
 import re
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from django.test.utils import isolate_apps
 
 import tests.shop
 import tests.shop.models
@@ -49,7 +49,7 @@ def shop_of_the_readme(monkeypatch):
     monkeypatch.setitem(sys.modules, "shop.models", tests.shop.models)
     monkeypatch.setenv("CRM_TOKEN", "t0ken")
     before = list(registry)
-    yield {"__name__": "tests.shop.dispatches", "os": os, "Order": tests.shop.models.Order}
+    yield {"__name__": "tests.shop.dispatches"}
     for dispatch in set(registry) - set(before):
         registry.remove(type(dispatch))
 
@@ -60,17 +60,33 @@ def test_readme_is_short():
 
 def test_usage_of_the_readme_runs(shop_of_the_readme, settings, db, deliveries, mock_endpoint):
     names = shop_of_the_readme
-    endpoints, dispatches, test = (
+    _model, endpoints, dispatches, test = (
         compile(block, "README.md", "exec") for block in python_blocks(README)
     )
     exec(endpoints, names)  # noqa: S102 - what the README tells people to write
     settings.SIGNAL_DISPATCH_ENDPOINTS = names["SIGNAL_DISPATCH_ENDPOINTS"]
     exec(dispatches, names)  # noqa: S102
-    exec(test, names)  # noqa: S102
-    names["test_paid_order_reaches_the_crm"](db, deliveries, mock_endpoint)
+    tested = {"__name__": "test_shop"}  # a file of its own: it brings what it uses
+    exec(test, tested)  # noqa: S102
+    tested["test_paid_order_reaches_the_crm"](db, deliveries, mock_endpoint)
 
     (delivery,) = deliveries
     assert (delivery.dispatch, delivery.state) == ("shop.OrderToCRM", "delivered")
+
+
+@isolate_apps("tests.shop")
+def test_the_model_of_the_readme_has_what_its_dispatch_tells():
+    model, _endpoints, dispatches, test = python_blocks(README)
+    names = {"__name__": "tests.shop.models"}
+    exec(compile(model, "README.md", "exec"), names)  # noqa: S102
+    mine = {field.name: field for field in names["Order"]._meta.fields}
+    told = re.search(r"fields = \[(.+)\]", dispatches)[1]
+    wanted = {name.partition("__")[0] for name in re.findall(r'"(\w+)"', told)}
+
+    assert wanted | {"crm_id"} <= mine.keys()
+    filled = set(re.findall(r"(\w+)=", re.search(r"create\((.+)\)", test)[1]))
+    left = (mine[name] for name in mine.keys() - filled - {"id", "crm_id"})
+    assert [field.name for field in left if not (field.has_default() or field.null)] == []
 
 
 @every_page

@@ -95,6 +95,7 @@ def test_exponential_names_the_argument_that_is_no_number(name):
         ({"delays": ["5"]}, TypeError, "each of 'delays' must be a number."),
         ({"delays": [True]}, TypeError, "each of 'delays' must be a number."),
         ({"delays": [-1]}, ValueError, "each of 'delays' must be finite and not negative."),
+        ({"delays": [10**400]}, ValueError, "each of 'delays' must be finite and not negative."),
         (
             {"delays": [float("nan")]},
             ValueError,

@@ -200,6 +200,18 @@ def test_threads_that_come_at_once_share_one_backend(settings, monkeypatch):
     assert len(set(map(id, found))) == 1
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_in_production")
+def test_one_that_was_forgotten_starts_no_thread_any_more():
+    old = backends["default"]
+    old.start()
+    backends.forget()
+    old.start()
+
+    assert threads_of_ours() == []
+    assert old.lease("default", "crm") is None
+
+
 # uWSGI, which hands a thread no time unless it is told to.
 
 

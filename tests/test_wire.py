@@ -1,9 +1,7 @@
-import gc
 import http.client
 import logging
 import socket
 import time
-import weakref
 
 import pytest
 import requests
@@ -250,39 +248,3 @@ def test_a_body_whose_head_was_never_written_leaves_with_no_other(receiver, sent
     connection.close()
 
     assert sent == [b"GET "]
-
-
-def test_connections_of_one_host_are_not_those_of_another(receiver):
-    session = new_session(Endpoint("crm", receiver.url))
-    adapter = session.get_adapter(receiver.url)
-
-    def connections(url, **more):
-        prepared = requests.Request("POST", url).prepare()
-        return adapter.get_connection_with_tls_context(prepared, **{"verify": True, **more})
-
-    here = connections(receiver.url + "a")
-    assert connections(receiver.url + "b/c?d=e") is here
-    through = connections(receiver.url, proxies={"http": "http://proxy.example.com:3128"})
-    assert through.proxy.host == "proxy.example.com"
-    assert connections(receiver.url) is here
-    assert connections("http://crm.example.com/a").host == "crm.example.com"
-    assert connections("http://crm.example.com:444/a").port == 444
-    other = connections("https://crm.example.com/a")
-    assert other.scheme == "https"
-    assert connections("https://crm.example.com/a", verify=False) is not other
-
-
-def test_a_session_that_was_closed_keeps_no_connection_and_can_be_used_again(receiver, sessions):
-    endpoint = Endpoint("crm", receiver.url)
-    session = sessions.get(endpoint)
-    call(endpoint, sessions)
-    prepared = requests.Request("POST", receiver.url).prepare()
-    adapter = session.get_adapter(receiver.url)
-    kept = weakref.ref(adapter.get_connection_with_tls_context(prepared, verify=True))
-    session.close()
-    gc.collect()
-    assert kept() is None
-
-    call(endpoint, sessions)
-    assert sessions.get(endpoint) is session
-    assert len(receiver.requests) == 2

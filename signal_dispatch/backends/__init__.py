@@ -136,7 +136,7 @@ class Backends:
     def forget(self) -> None:
         """Stop the backends and read the settings again when they are next asked for."""
         try:
-            do_all([backend.stop for backend in self.made()])
+            do_all([backend.retire for backend in self.made()])
         finally:
             self._made.clear()
             incidents.forget()

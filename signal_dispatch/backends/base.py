@@ -68,6 +68,10 @@ class BaseBackend:
     def stop(self, timeout: float = 5.0) -> None:
         """End all threads within so many seconds, record what is known, hand the rest back."""
 
+    def retire(self) -> None:
+        """Stop for good: the settings changed, and another one takes this one's place."""
+        self.stop()
+
     def check(self) -> list[CheckMessage]:
         """Return messages for ``manage.py check``."""
         return []

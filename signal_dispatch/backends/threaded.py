@@ -58,6 +58,7 @@ class ThreadedBackend(BaseBackend, Generic[ThreadsT]):
         self._made_by = os.getpid()
         self._lock = threading.Lock()
         self._worker: ThreadsT | None = None
+        self._retired = False
         hook = weakref.WeakMethod(self._after_fork)
         os.register_at_fork(after_in_child=lambda: _call(hook))
 
@@ -101,6 +102,11 @@ class ThreadedBackend(BaseBackend, Generic[ThreadsT]):
         if errors:
             raise errors[0]
 
+    def retire(self) -> None:
+        """End the threads, and start none for a task or a hook that is still under way."""
+        self._retired = True
+        self.stop()
+
     def check(self) -> list[CheckMessage]:
         """Warn where uWSGI runs without threads."""
         if threads_can_run():
@@ -121,6 +127,8 @@ class ThreadedBackend(BaseBackend, Generic[ThreadsT]):
         with self._lock:
             if self._worker is None:
                 self._worker = self.make()
+                if self._retired:  # nobody would end what this one starts
+                    self._worker.stop(0)
                 atexit.register(self._at_exit, self._worker, os.getpid())
             return self._worker
 

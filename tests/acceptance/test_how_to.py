@@ -24,6 +24,7 @@ from signal_dispatch.registry import registry
 from signal_dispatch.signals import alarm_raised
 from signal_dispatch.signing import sign
 from tests.howto import alarms, crm_login, receiving
+from tests.howto.pages import shop_of_the_tests
 from tests.once import ONCE
 from tests.receiver import Receiver
 from tests.shop import models, tenants
@@ -230,8 +231,9 @@ alarm_raised.disconnect(alarms.mail_admins_of)
 @pytest.mark.usefixtures("mailing")
 def test_admins_are_mailed_as_the_page_says(db, deliveries, mock_endpoint, mailoutbox, declare):
     declare(Order)
-    names = {"Order": Order}
-    exec(compile(blocks("alarms")[-1], "alarms.md", "exec"), names)  # noqa: S102 - our own page
+    names = {}
+    with shop_of_the_tests():
+        exec(compile(blocks("alarms")[-1], "alarms.md", "exec"), names)  # noqa: S102 - our own
     names["test_a_rejected_order_is_told_to_the_admins"](db, deliveries, mock_endpoint, mailoutbox)
 
     (mail,) = mailoutbox

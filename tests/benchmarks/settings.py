@@ -1,7 +1,8 @@
 """Settings of whatever is measured. What differs comes from the environment.
 
 ``BENCH_DATABASE``: name of the PostgreSQL database. ``BENCH_SINK``: URL of the sink.
-``BENCH_BACKEND``: our backend, below ``signal_dispatch.backends``. ``BENCH_REDIS``, ``BENCH_AMQP``:
+``BENCH_BACKEND``: our backend, below ``signal_dispatch.backends``. ``BENCH_SENDERS``: calls at the
+same time, for everybody. ``BENCH_REDIS``, ``BENCH_AMQP``:
 URLs of the brokers; ``BENCH_QUEUE``: the queue there.
 """
 
@@ -10,8 +11,7 @@ from importlib.util import find_spec
 
 from tests.services import POSTGRES
 
-#: Calls at the same time, for everybody.
-SENDERS = 8
+SENDERS = int(os.environ.get("BENCH_SENDERS", "8"))
 
 DATABASES = {
     "default": {

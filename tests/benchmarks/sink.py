@@ -3,7 +3,8 @@
 ``python -m tests.benchmarks.sink`` prints its port. Paths that begin with ``/_`` steer it:
 ``/_reset/DELAY`` forgets all calls and answers later ones after so many seconds,
 ``/_await/COUNT`` is answered once so many different paths were called, ``/_arrivals`` tells when
-each was called first, in nanoseconds of the system's monotonic clock.
+each was called first, in nanoseconds of the system's monotonic clock. Each of them tells what the
+sink has used of the processors, in seconds.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import requests
 
@@ -94,8 +95,12 @@ class _Connection(asyncio.Protocol):
             self._arrivals.reset(float(argument))
         elif what == "await":
             await self._arrivals.reach(int(argument))
-        told = {"at": self._arrivals.at if what == "arrivals" else {}}
-        self._answer(json.dumps({**told, "repeated": self._arrivals.repeated}).encode())
+        told = {
+            "at": self._arrivals.at if what == "arrivals" else {},
+            "repeated": self._arrivals.repeated,
+            "cpu": time.process_time(),
+        }
+        self._answer(json.dumps(told).encode())
 
 
 class Sink:
@@ -137,7 +142,11 @@ class Sink:
         """Return for each path when it was called first, in monotonic nanoseconds."""
         return dict(self._ask("arrivals", 10)["at"])
 
-    def _ask(self, what: str, seconds: float) -> dict[str, dict[str, int]]:
+    def cpu_seconds(self) -> float:
+        """Return what it has used of the processors so far."""
+        return float(self._ask("cpu", 10)["cpu"])
+
+    def _ask(self, what: str, seconds: float) -> dict[str, Any]:
         answer = self._session.get(f"{self.url}_{what}", timeout=seconds)
         answer.raise_for_status()
         return dict(answer.json())

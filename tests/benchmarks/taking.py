@@ -127,7 +127,8 @@ def count_statements() -> Counter[str]:
         return execute(sql, params, many, context)
 
     def created(connection: Any, **kwargs: object) -> None:
-        connection.execute_wrappers.append(wrapper)
+        if wrapper not in connection.execute_wrappers:  # one that was opened again has it still
+            connection.execute_wrappers.append(wrapper)
 
     connection_created.connect(created, weak=False)
     connection.close()

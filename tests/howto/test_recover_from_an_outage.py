@@ -7,8 +7,9 @@ import requests
 from django.core.management import call_command
 
 from signal_dispatch import Event, enqueue, suppressed
-from signal_dispatch.models import RemoteObject
+from signal_dispatch.models import Delivery, RemoteObject
 from signal_dispatch.pausing import pause, resume
+from signal_dispatch.resending import rebuild
 from tests.howto.pages import Page
 from tests.howto.pages_of_operations import commands, run
 from tests.once import ONCE
@@ -19,6 +20,7 @@ pytestmark = [ONCE, pytest.mark.django_db(databases=["default", "other"])]
 NAME = "how-to/recover-from-an-outage"
 PAGE = Page(NAME)
 FORGET = PAGE.block("RemoteObject")
+CANCEL = PAGE.block("cancel(")
 SINCE = "2026-11-27T18:00"
 
 
@@ -40,7 +42,7 @@ def test_commands_of_the_page_take_their_options():
     names = [name for name, _options in commands(NAME)]
 
     assert names.count("dispatch_retry") == 2
-    assert names.count("dispatch_resync") == 2
+    assert names.count("dispatch_resync") == 3
     assert names.count("dispatch_pause") == 2
     assert names.count("dispatch_status") == 2
 
@@ -156,3 +158,78 @@ def test_an_event_of_your_own_goes_back_before_what_waits(declare, deliveries, m
     deliveries.send()
 
     assert [call.json["status"] for call in crm.calls[1:]] == ["next", "refunded", "waits"]
+
+
+def wrong_then_right(declare, mock_endpoint, deliveries):
+    """Leave one FAILED, one PENDING and one WAITING with a path that is corrected by now."""
+    made = declare(Order, path="order/{number}", method="PUT", name="shop.OrderToCRM")
+    crm = mock_endpoint("crm")
+    crm.reply(404, path="order/A")
+    crm.fail(503, path="order/B")
+    crm.reply(200)
+    for number in "AB":
+        Order.objects.create(number=number, status="paid")
+    deliveries.send()
+    Order.objects.get(number="B").save()
+    assert states(deliveries) == ["failed", "pending", "waiting"]
+    made.path = "orders/{number}"
+    return crm
+
+
+def paths_of(crm):
+    return [call.path for call in crm.calls]
+
+
+def test_a_retry_makes_the_call_that_was_recorded(declare, deliveries, mock_endpoint):
+    crm = wrong_then_right(declare, mock_endpoint, deliveries)
+
+    manage("dispatch_retry", "--endpoint", "crm")
+    deliveries.send()
+
+    assert paths_of(crm)[2:] == ["order/A"]
+
+
+def test_what_is_cancelled_during_a_pause_and_rebuilt_has_the_corrected_path(
+    declare, deliveries, mock_endpoint
+):
+    crm = wrong_then_right(declare, mock_endpoint, deliveries)
+
+    pause("crm", by="ann")
+    run(CANCEL)
+    assert states(deliveries) == ["failed", "cancelled", "cancelled"]
+    assert rebuild(Delivery.objects.all()) == 3
+    resume("crm", by="ann")
+    deliveries.send()
+
+    assert sorted(paths_of(crm)[2:]) == ["orders/A", "orders/B", "orders/B"]
+    assert states(deliveries)[3:] == ["delivered"] * 3
+    assert [made.event for made in deliveries[3:]] == ["created", "created", "updated"]
+
+
+def test_what_waits_is_not_rebuilt(declare, deliveries, mock_endpoint):
+    wrong_then_right(declare, mock_endpoint, deliveries)
+
+    assert rebuild(Delivery.objects.filter(state__in=["pending", "waiting"])) == 0
+
+
+def test_without_the_admin_a_resync_tells_it_with_the_corrected_path(
+    declare, deliveries, mock_endpoint
+):
+    crm = wrong_then_right(declare, mock_endpoint, deliveries)
+
+    pause("crm", by="ann")
+    run(CANCEL)
+    manage("dispatch_resync", "shop.Order", "--dispatch", "shop.OrderToCRM")
+    resume("crm", by="ann")
+    deliveries.send()
+    assert sorted(paths_of(crm)[2:]) == ["orders/A", "orders/B"]
+
+    assert "0 of 1 deliveries go out again." in manage("dispatch_retry", "--endpoint", "crm")
+
+
+def test_a_dry_run_counts_by_endpoint_dispatch_and_state(declare, deliveries, mock_endpoint):
+    wrong_then_right(declare, mock_endpoint, deliveries)
+
+    head = manage("dispatch_retry", "--endpoint", "crm", "--dry-run").splitlines()[1]
+
+    assert head.split() == ["ENDPOINT", "DISPATCH", "STATE", "DELIVERIES"]

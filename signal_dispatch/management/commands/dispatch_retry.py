@@ -33,7 +33,12 @@ class Command(FilteringCommand):
     again it goes on, for what is due by then is no longer FAILED.
     """
 
-    help = "Let deliveries go out again that failed, or others that the filters name."
+    help = (
+        "Let deliveries go out again that failed, or others that the filters name. Method, path, "
+        "headers and body stay as they were recorded; URL, credentials and the hooks for the "
+        "answer are those of now. What a corrected class says is sent by dispatch_resync, or by "
+        "'Rebuild' in the admin."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
