@@ -25,9 +25,9 @@ class SignalDispatchConfig(AppConfig):
         from signal_dispatch import checks, repair_steps, repairs, sender, tracing
         from signal_dispatch.backends import backends
         from signal_dispatch.receivers import wiring
-        from signal_dispatch.registry import MODULE, registry
+        from signal_dispatch.registry import registry
 
-        autodiscover_modules(MODULE)
+        autodiscover_modules("dispatches")
         registry.listen(wiring.connect)
         # A site that declares nothing has no part in its requests.
         registry.listen(lambda: tracing.connect() if len(registry) else tracing.disconnect())

@@ -8,9 +8,6 @@ from django.db.models import Model
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.exceptions import InvalidDispatch
 
-#: The module of each installed app that is imported for its dispatches.
-MODULE = "dispatches"
-
 DispatchClass = TypeVar("DispatchClass", bound=type[ModelDispatch[Any]])
 
 

@@ -1,5 +1,4 @@
 import builtins
-import gc
 import importlib
 import math
 import sys
@@ -8,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 from celery import Celery
-from django.apps import apps
 from django.contrib.auth.models import User
 from django.core.checks import Error, Info, Warning  # noqa: A004 - what these tests compare with
 from django.core.management import call_command
@@ -100,76 +98,11 @@ async def in_parts(self, *args):
 # --- when nothing is wrong
 
 
-def test_nothing_registered_and_no_endpoint_means_nothing_told(settings):
-    settings.SIGNAL_DISPATCH_ENDPOINTS = {}
-    settings.SIGNAL_DISPATCH_LEASE_SECONDS = -1
-
-    assert checks.check() == []
-
-
-def test_endpoints_without_any_dispatch_are_told_and_nothing_else(settings):
+def test_nothing_registered_means_nothing_told(settings):
     settings.SIGNAL_DISPATCH_ENDPOINTS = {"crm": {"URl": 3}}
     settings.SIGNAL_DISPATCH_LEASE_SECONDS = -1
 
-    [(problem, [said])] = told().items()
-    assert problem == "signal_dispatch.W024"
-    assert "ModelDispatch below @register(Model) into dispatches.py of an installed app" in said
-
-
-@pytest.fixture
-def written(monkeypatch):
-    """Write a class into this module, as a site does, and forget to register it."""
-
-    def write(class_name="ToCRM", bases=(ModelDispatch,), **attributes):
-        sound = {"__module__": __name__, "endpoint": "crm", "fields": ["pk"]}
-        made = type(class_name, bases, sound | attributes)
-        monkeypatch.setattr(sys.modules[__name__], class_name, made, raising=False)
-        return made
-
-    yield write
-    monkeypatch.undo()
-    gc.collect()  # a class that is forgotten is still a subclass for a while
-
-
-def test_a_dispatch_that_nobody_registered_is_told(written, declare):
-    written("Forgotten")
-    for others in (False, True):  # without any other, it alone
-        if others:
-            declare()
-        [(problem, [said])] = told().items()
-        assert problem == "signal_dispatch.W023"
-        assert said.startswith("tests.test_checks.Forgotten is not registered")
-        assert "Write @register(Model) over it" in said
-
-
-def test_what_is_inherited_from_need_not_be_registered(written, declare):
-    declare(bases=(written("Base"),))  # with an endpoint and fields, but no leaf
-    written("NoEndpoint", endpoint="")
-    written("NoPayload", fields=None)
-    written("_Meant")
-    written("Inherits", bases=(written("_Other"),), endpoint="")
-    local = type("Local", (ModelDispatch,), {"endpoint": "crm", "fields": ()})
-
-    assert local in ModelDispatch.__subclasses__()
-    assert told() == {}
-
-
-@pytest.mark.parametrize("imported", [False, True])
-@pytest.mark.parametrize("text", ["from signal_dispatch import register", "# Something else."])
-def test_a_module_with_another_name_than_is_looked_for_is_told(
-    declare, monkeypatch, tmp_path, text, imported
-):
-    declare()
-    (tmp_path / "dispatch.py").write_text(text)
-    monkeypatch.setattr(apps.get_app_config("fieldzoo"), "path", str(tmp_path))
-    if imported:
-        monkeypatch.setitem(sys.modules, "tests.fieldzoo.dispatch", sys)
-    said = told(Problem.DISPATCH_UNREGISTERED)
-
-    assert len(said) == (not imported and "signal_dispatch" in text)
-    for each in said:
-        assert each.startswith("tests.fieldzoo.dispatch is imported by nobody")
-        assert each.endswith("Call the file dispatches.py: modules of that name are found.")
+    assert checks.check() == []
 
 
 def test_sound_dispatches_have_nothing_told_of_them(
@@ -1488,8 +1421,6 @@ def test_every_id_is_exercised_here():
         Problem.ENDPOINT_KEY_MISSING,
         Problem.RATE_LIBRARY_MISSING,
         Problem.BROKER_UNKNOWN,
-        Problem.DISPATCH_UNREGISTERED,
-        Problem.ENDPOINTS_UNUSED,
     }
     in_tables = {problem for problem, *_ in [*DECLARED, *CONFIGURED]}
 

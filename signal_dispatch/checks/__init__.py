@@ -3,7 +3,7 @@
 ``problems.Problem`` is the table of their ids.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from django.core import checks
@@ -19,7 +19,6 @@ from signal_dispatch.checks import (
     site,
     slips,
     tables,
-    unregistered,
 )
 from signal_dispatch.checks.problems import guarded, where
 from signal_dispatch.declarations import ModelDispatch
@@ -27,13 +26,7 @@ from signal_dispatch.registry import registry
 
 TAG = "signal_dispatch"
 
-Functions = tuple[Callable[[], Iterable[CheckMessage]], ...]
-
-_OF_NO_DISPATCH: dict[str, Functions] = {
-    "The subclasses of ModelDispatch": (unregistered.check_unregistered,)
-}
-_OF_UNUSED: dict[str, Functions] = {"SIGNAL_DISPATCH_ENDPOINTS": (unregistered.check_unused,)}
-_OF_THE_SITE: dict[str, Functions] = {
+_OF_THE_SITE = {
     "SIGNAL_DISPATCH_*": (
         site.check_settings,
         site.check_environment,
@@ -81,30 +74,24 @@ def connect() -> None:
 
 
 def check(**kwargs: Any) -> list[CheckMessage]:
-    """Return every message, each once; while no dispatch is registered only that this is so.
+    """Return every message, each once; none while no dispatch is registered.
 
     A dispatch belongs to the app of its class and to that of its model, so a choice of apps
     (``manage.py check shop``) leaves none out.
     """
-    if not len(registry):
-        forgotten = list(_messages_of_the_site(_OF_NO_DISPATCH))
-        return forgotten or list(_messages_of_the_site(_OF_UNUSED))
     messages: list[CheckMessage] = []
-    # A class that is registered for several models has most of its faults in common.
-    for message in _all_messages():
-        if message not in messages:
-            messages.append(message)
+    if len(registry):
+        # A class that is registered for several models has most of its faults in common.
+        for message in _all_messages():
+            if message not in messages:
+                messages.append(message)
     return messages
 
 
-def _messages_of_the_site(table: Mapping[str, Functions]) -> Iterator[CheckMessage]:
-    for place, functions in table.items():
+def _all_messages() -> Iterator[CheckMessage]:
+    for place, functions in _OF_THE_SITE.items():
         for function in functions:
             yield from guarded(place, function())
-
-
-def _all_messages() -> Iterator[CheckMessage]:
-    yield from _messages_of_the_site(_OF_NO_DISPATCH | _OF_THE_SITE)
     for dispatch in registry:
         yield from _messages_of(dispatch)
 

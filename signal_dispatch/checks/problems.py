@@ -42,8 +42,6 @@ class Problem(StrEnum):
     OUTBOX_MISSING = "E011"
     KEY_TOO_LONG = "E012"
     SQLITE_NOT_IMMEDIATE = "W001"
-    DISPATCH_UNREGISTERED = "W023"
-    ENDPOINTS_UNUSED = "W024"
 
     # What a dispatch declares.
     ENDPOINT_MISSING = "E020"

@@ -17,7 +17,7 @@ from signal_dispatch.management.preview import preview
 from signal_dispatch.management.printing import printable, while_somebody_reads
 from signal_dispatch.management.table import table
 from signal_dispatch.mappings import calls_of, destination_of
-from signal_dispatch.registry import MODULE, registry
+from signal_dispatch.registry import registry
 
 _HEAD = ("MODEL", "DISPATCH", "EVENTS", "ENDPOINT", "HOST", "METHOD", "PATH")
 
@@ -56,11 +56,7 @@ class Command(BaseCommand):
 
     def _lines(self, named: str | None, alias: str | None) -> Iterable[str]:
         if not len(registry):
-            return [
-                "No dispatch is registered: nothing is told to anybody.",
-                f"They are looked for in {MODULE}.py of each installed app: write a ModelDispatch "
-                "below @register(Model) there.",
-            ]
+            return ["No dispatch is registered: nothing is told to anybody."]
         if named is not None:
             return preview(*_find(named, alias))
         return table([_HEAD, *_rows()])
