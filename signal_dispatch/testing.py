@@ -117,17 +117,18 @@ def recorded() -> Iterator[Deliveries]:
 def drain(timeout: float = 10.0) -> None:
     """Wait until nothing is in flight or due, then end all threads and their connections.
 
-    Raises ``TimeoutError`` after so many seconds, or what a thread met; and ``RuntimeError`` in a
-    test case's own transaction if something is due there: no thread sees what is not committed.
+    Raises ``TimeoutError`` after so many seconds, or what a thread met. In a test case's own
+    transaction it raises at once if something is due there: no thread sees what is not committed.
     """
     until = monotonic() + timeout
     try:
+        if not backends.wants_hints:
+            return  # Without a mock nothing was begun, and what is due stays there.
         if uncommitted := uncommitted_aliases():
             if is_anything_due(uncommitted):
-                raise RuntimeError(_NOT_COMMITTED)
+                raise TimeoutError(_NOT_COMMITTED)
             return  # Threads would see nothing there, or be locked out.
-        # Without a mock nothing was begun, and what is due stays there.
-        for backend in backends.made() if backends.wants_hints else ():
+        for backend in backends.made():
             backend.drain(max(0.0, until - monotonic()))
     finally:
         stop()
