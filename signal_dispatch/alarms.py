@@ -20,6 +20,7 @@ logger = logging.getLogger("signal_dispatch")
 
 #: Seconds that a process which ends waits for receivers, all of them together.
 END_SECONDS = 10.0
+_CURE = " When its cause is cured, 'manage.py dispatch_retry' lets it go out again."
 
 
 class AlarmKind(TextChoices):
@@ -54,7 +55,9 @@ def sound(alarm: Alarm, *, apart: bool) -> None:
     """
     about = alarm.delivery.log_extra("alarm") if alarm.delivery else {"action": "alarm"}
     about |= {"alarm": alarm.kind.value, "endpoint": alarm.endpoint}
-    logger.error("%s", alarm.text, extra=about)
+    # A delivery's end is in the log already, as a warning: this says what to do about it.
+    cure = _CURE if alarm.kind == AlarmKind.DELIVERY_FAILED else ""
+    logger.error("Alarm: %s%s", alarm.text, cure, extra=about)
     if not apart:
         _call(alarm)
     elif signals.alarm_raised.has_listeners(Alarm):

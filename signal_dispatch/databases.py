@@ -140,6 +140,12 @@ def alias_for_writing(objects: QuerySet[Any]) -> str:
     return writing if objects.db == reading else objects.db
 
 
+def is_in_test_case(using: str) -> bool:
+    """Say whether a test case's own transaction is open, which is never committed."""
+    # Private, as in merging.py, and guarded by the same test.
+    return any(block._from_testcase for block in connections[using].atomic_blocks)  # type: ignore[attr-defined]  # noqa: SLF001
+
+
 def is_refused_by_test(error: Exception) -> bool:
     """Say whether a test case refused the database: then what is there is nobody's to look at."""
     module = sys.modules.get("django.test.testcases")

@@ -9,7 +9,7 @@ from django.test import testcases
 
 from signal_dispatch import claims, lanes, scopes
 from signal_dispatch.clocks import DatabaseNow
-from signal_dispatch.databases import outbox_aliases
+from signal_dispatch.databases import is_in_test_case, outbox_aliases
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.inline import send_inline
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
@@ -88,6 +88,23 @@ class Deliveries(Sequence[Delivery]):
 
     def _limited(self, rows: DeliveryQuerySet) -> DeliveryQuerySet:
         return rows if self._uids is None else rows.filter(uid__in=list(self._uids))
+
+
+def uncommitted_aliases() -> list[str]:
+    """List the databases on which a test case's own transaction is open."""
+    return [using for using in connections if is_in_test_case(using)]
+
+
+def is_anything_due(usings: Collection[str]) -> bool:
+    """Say whether one of these outboxes has something that ``send()`` would send now."""
+    scope = scopes.own_scope(endpoints)
+    due = {"state": State.PENDING, "available_at__lte": DatabaseNow()}
+    return any(
+        # One in which a statement failed takes no other.
+        not connections[using].needs_rollback and scope.rows(using).filter(**due).exists()
+        for using in _allowed_aliases()
+        if using in usings
+    )
 
 
 def _allowed_aliases() -> list[str]:

@@ -92,12 +92,13 @@ def record_many(
             group = (dispatch.name, delivery.endpoint)
             if group not in waits:  # once: it may hold jitter, and each wait is an INSERT
                 waits[group] = recording.wait_of(dispatch, delivery.endpoint)
+                recording.is_served(delivery.endpoint)
             new.setdefault((*group, waits[group]), []).append(delivery)
         if memory is not None:
             entry = Entry(recorded={d.endpoint: Recorded(d, using) for d in made})
             _remember(memory, key, entry, change)
     for (_dispatch, _endpoint, delay), deliveries in new.items():
-        outbox.record_many(deliveries, using, delay=delay, alone=alone)
+        recording.insert_many(deliveries, using, delay=delay, alone=alone)
     together = [Recorded(d, using) for deliveries in new.values() for d in deliveries]
     for item in together:
         recording.tell(item)

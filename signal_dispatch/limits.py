@@ -28,6 +28,15 @@ class Limits:
         if self.max_age is not None and age > self.max_age:
             told = {"age": f"{age:.0f}", "limit": f"{self.max_age:g}"}
             found.append(_("A delivery has been due for %(age)s s (limit %(limit)s).") % told)
+        if self.max_age is not None and status.oldest_stranded_seconds > self.max_age:
+            told = {"age": f"{status.oldest_stranded_seconds:.0f}", "limit": f"{self.max_age:g}"}
+            found.append(
+                _(
+                    "A delivery that nobody here may take has been due for %(age)s s "
+                    "(limit %(limit)s)."
+                )
+                % told
+            )
         if self.max_failed is not None and failed > self.max_failed:
             told = {"number": counted(failed), "limit": str(self.max_failed)}
             found.append(_("%(number)s FAILED within an hour (limit %(limit)s).") % told)

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from signal_dispatch.deadlines import has_deadline
-
-MASK: Final = "***"
+from signal_dispatch.redacting import MASK
 
 #: Each logger by its own name: a filter is not asked about the records of loggers below.
 LOGGERS: Final = (

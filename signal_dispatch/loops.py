@@ -26,6 +26,8 @@ class Loop(ABC):
     def __init__(self, work: Condition) -> None:
         self._work = work
         self._worked_at = -inf
+        #: What the last step met, until one is done without an error.
+        self.met: Exception | None = None
 
     @abstractmethod
     def _is_ending(self) -> bool:
@@ -51,9 +53,9 @@ class Loop(ABC):
                 try:
                     refresh_connections()
                     self._step()
-                    self._worked_at, failures = monotonic(), 0
+                    self._worked_at, failures, self.met = monotonic(), 0, None
                 except Exception as error:  # noqa: BLE001 - it must live on
-                    failures += 1
+                    failures, self.met = failures + 1, error
                     self._back_off(error, failures)
             self._end()
         finally:

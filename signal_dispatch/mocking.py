@@ -128,6 +128,8 @@ class EndpointMock:
             raise ValueError("'times' must be a whole number, at least 1, or None for ever.")
         if isinstance(failure, int) and not isinstance(failure, bool):
             status = _status(failure)
+            if 200 <= status < 300:
+                raise ValueError(f"{status} is no failure: say reply({status}).")
             answer = responses.Response(method or "GET", "https://mocked", status=status)
         elif isinstance(failure, type) and issubclass(failure, Exception):
             answer = failure()

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable
 from time import monotonic
 
-from django.db import DatabaseError, Error, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, Error, connections
 
 from signal_dispatch.databases import is_refused_by_test, outbox_aliases
 from signal_dispatch.models import Delivery
@@ -16,6 +16,8 @@ logger = logging.getLogger("signal_dispatch")
 MAX_REST_SECONDS = 10.0
 #: The rest of one that has no outbox, and the longest of one that takes long to refuse.
 LONG_REST_SECONDS = 300.0
+#: PostgreSQL's code.
+_UNDEFINED_TABLE = "42P01"
 
 
 class Outboxes:
@@ -27,6 +29,10 @@ class Outboxes:
         self._met: set[str] = set()
         self._resting: dict[str, float] = {}
         self._failures: dict[str, int] = {}
+        #: Those that could be looked into, and what the others said when they were asked last.
+        self._seen: set[str] = set()
+        self._unwell: dict[str, str] = {}
+        self._lacking: set[str] = set()
 
     def meet(self, using: str) -> None:
         """Note that there is an outbox in this database."""
@@ -43,6 +49,25 @@ class Outboxes:
     def note_well(self, using: str) -> None:
         """Note that one could be looked into."""
         self._failures.pop(using, None)
+        self._unwell.pop(using, None)
+        self._lacking.discard(using)
+        self._seen.add(using)
+
+    def note_unwell(self, using: str, error: Exception) -> None:
+        """Note what one said that could not be looked into."""
+        self._unwell[using] = " ".join(str(error).split())
+
+    def faults(self) -> list[str]:
+        """Say of each that could not be looked into when it was asked last, why that is.
+
+        One that nobody named may well have no outbox, as long as another one has.
+        """
+        unwell = dict(self._unwell)
+        missing = self._lacking if self._using or not (self._seen or unwell) else ()
+        return [
+            *(f"The database {alias!r} can't be reached: {unwell[alias]}" for alias in unwell),
+            *(no_outbox(alias) for alias in sorted(missing)),
+        ]
 
     def rest(self, using: str, error: Exception, took: float) -> float:
         """Leave an unwell database alone for a while, and return for how many seconds.
@@ -69,19 +94,38 @@ class Outboxes:
         return is_refused_by_test(error)
 
     def _lacks_tables(self, using: str) -> bool:
-        try:
-            tables = connections[using].introspection.table_names()
-        except Error:
-            return False
-        if Delivery._meta.db_table in tables:
+        if not _is_empty(using):
             return False
         self._resting[using] = monotonic() + LONG_REST_SECONDS
+        self._lacking.add(using)
         logger.warning(
             "The database %r has no outbox: run 'migrate' on it.",
             using,
             extra={"action": "outbox_missing"},
         )
         return True
+
+
+def note_missing(using: str, error: DatabaseError) -> None:
+    """Add to an error how to make the outbox, if it is raised because there is none."""
+    # In a transaction that failed PostgreSQL answers no question; but it tells a code.
+    code = getattr(error.__cause__, "sqlstate", None) or getattr(error.__cause__, "pgcode", None)
+    if code == _UNDEFINED_TABLE or (code is None and _is_empty(using)):
+        error.add_note(no_outbox(using))
+
+
+def _is_empty(using: str) -> bool:
+    """Say whether the outbox's table is not there; False where the database does not answer."""
+    try:
+        return Delivery._meta.db_table not in connections[using].introspection.table_names()
+    except Error:
+        return False
+
+
+def no_outbox(using: str) -> str:
+    """Say that a database has no outbox, and how to make one."""
+    there = "" if using == DEFAULT_DB_ALIAS else f" --database {using}"
+    return f"The database {using!r} has no outbox: run 'manage.py migrate{there}'."
 
 
 def do_all(works: Iterable[Callable[[], object]]) -> None:

@@ -25,6 +25,7 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 _NAME = re.compile(r"([A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*)(?::[1-9][0-9]{0,3}|\*)?")
 _OPERATORS = frozenset("+#./;?&=,!@|")
 _RESERVED_OPERATORS = frozenset("=,!@|")
+_PAIRS = {"{": "}", "}": "{"}
 # Section 2.1 leaves these out of literals (but allows the apostrophe, as OData does).
 _NO_LITERAL = re.compile(r"[\x00-\x20\x7f\"<>\\^`{|}]|%(?![0-9A-Fa-f]{2})")
 
@@ -177,7 +178,11 @@ def _problem_with_expressions(template: str, keep: frozenset[str]) -> str | None
                 f"URL; write '{{{name}}}'."
             )
         if operator in _RESERVED_OPERATORS or len(names) != text.count(",") + 1:
-            return f"The path '{template}' has '{{{text}}}', which is no expression of RFC 6570."
+            cure = "; let get_path_values() return the value as it is to be written"
+            return (
+                f"The path '{template}' has '{{{text}}}', which is no expression of RFC 6570"
+                f"{cure if ':' in text else ''}."
+            )
         if not keep.isdisjoint(names) and not keep.issuperset(names):
             return (
                 f"The path '{template}' has '{{{text}}}', of which a part is filled in later; "
@@ -189,7 +194,10 @@ def _problem_with_expressions(template: str, keep: frozenset[str]) -> str | None
 def _problem_with_literals(template: str) -> str | None:
     literals = _BRACES.sub(lambda match: _parse(match[1]).operator + "x", template)
     path = literals.partition("?")[0]
-    if found := _NO_LITERAL.search(literals):
+    found = _NO_LITERAL.search(literals)
+    if found and found[0] in _PAIRS:
+        return f"The path '{template}' has a '{found[0]}' without its '{_PAIRS[found[0]]}'."
+    if found:
         return f"The path '{template}' has a {found[0]!r}, which has to be percent-encoded."
     if "#" in literals:
         return f"The path '{template}' has a '#'; what follows it is never sent, so leave it out."

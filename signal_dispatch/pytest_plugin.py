@@ -24,6 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def deliveries() -> "Deliveries":
     """Return what is in the outbox; ``send()`` sends it. The test needs ``db`` beside it."""
+    _refuse_without_app()
     from signal_dispatch.testing import Deliveries
 
     return Deliveries()
@@ -32,6 +33,7 @@ def deliveries() -> "Deliveries":
 @pytest.fixture
 def mock_endpoint() -> "Iterator[Callable[[str], EndpointMock]]":
     """Mock endpoints by their alias until the test ends; asked again, give the same mock."""
+    _refuse_without_app()
     from signal_dispatch import testing
 
     mocks: dict[str, EndpointMock] = {}
@@ -57,6 +59,14 @@ def _signal_dispatch(request: pytest.FixtureRequest) -> Iterator[None]:
     with real_network() if request.node.get_closest_marker(_MARKER) else nullcontext():
         yield
     stop()
+
+
+def _refuse_without_app() -> None:
+    """Say what is missing, before Django says something else of our models."""
+    from django.apps import apps
+
+    if apps.ready and not apps.is_installed("signal_dispatch"):
+        pytest.fail('Add "signal_dispatch" to INSTALLED_APPS: this test uses it.', pytrace=False)
 
 
 def _set_up_database(request: pytest.FixtureRequest) -> None:

@@ -1,15 +1,25 @@
 """Write the deliveries that a plan asks for into the outbox."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import Any
 from uuid import uuid4
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 
-from signal_dispatch import incidents, lanes, outbox, replacing, signals, suppression, tracing
+from signal_dispatch import (
+    incidents,
+    lanes,
+    outbox,
+    outboxes,
+    replacing,
+    signals,
+    suppression,
+    tracing,
+)
 from signal_dispatch.backends import backends
 from signal_dispatch.conf import settings
 from signal_dispatch.declarations import ModelDispatch
@@ -44,6 +54,22 @@ def insert(
 
     ``look`` and ``alone`` as in ``outbox.record()``.
     """
+    try:
+        return _insert(dispatch, change, plan, alias, look=look, alone=alone)
+    except DatabaseError as error:
+        outboxes.note_missing(change.using, error)
+        raise
+
+
+def _insert(
+    dispatch: ModelDispatch[Any],
+    change: Change[Any],
+    plan: Plan,
+    alias: str,
+    *,
+    look: bool,
+    alone: bool,
+) -> Recorded:
     delivery = new_delivery(dispatch, alias, change, plan)
     legacy = Legacy()
     replaces = dispatch.latest_wins and look and plan.event in Event.values
@@ -52,7 +78,7 @@ def insert(
         carry(delivery, inherited(dispatch, change, plan, legacy))
     backend = backends.for_endpoint(alias, change.using)
     delay = max(wait_of(dispatch, alias), legacy.wait)
-    lendable = delivery.state == State.PENDING and delay <= 0 and _is_served(alias)
+    lendable = delivery.state == State.PENDING and is_served(alias) and delay <= 0
     lease = backend.lease(change.using, alias) if lendable else None
     began = monotonic()  # the lease can't have begun earlier
     outbox.record(delivery, change.using, lease=lease, delay=delay, look=look, alone=alone)
@@ -62,6 +88,15 @@ def insert(
     backend.remember(item)
     tell(item)
     return item
+
+
+def insert_many(deliveries: Sequence[Delivery], using: str, *, delay: float, alone: bool) -> None:
+    """Write new deliveries together, as ``outbox.record_many()`` does."""
+    try:
+        outbox.record_many(deliveries, using, delay=delay, alone=alone)
+    except DatabaseError as error:
+        outboxes.note_missing(using, error)
+        raise
 
 
 def new_delivery(
@@ -133,8 +168,8 @@ def wait_of(dispatch: ModelDispatch[Any], alias: str) -> float:
     return max(first, float(dispatch.delay))
 
 
-def _is_served(alias: str) -> bool:
-    """Say whether this process can send there; another one, after a deploy, may."""
+def is_served(alias: str) -> bool:
+    """Say whether this process can send there, and warn if not: after a deploy another may."""
     if endpoints.find(alias) is not None:
         return True
     logger.warning(

@@ -39,6 +39,7 @@ class Registry:
             if not (isinstance(candidate, type) and issubclass(candidate, Model)):
                 raise InvalidDispatch(
                     f"{dispatch_class.__name__} is registered for {model!r}, which is no model."
+                    f"{_import_of(model)}"
                 )
             if any(type(d) is dispatch_class and d.model is model for d in self._dispatches):
                 raise InvalidDispatch(
@@ -81,6 +82,12 @@ class Registry:
                 self._by_table.setdefault(table, []).append(dispatch)
         for listener in self._listeners:
             listener()
+
+
+def _import_of(named: Any) -> str:
+    """Say how to write a model that was named by its label, as in Django's relations."""
+    app, dot, name = named.rpartition(".") if isinstance(named, str) else ("", "", "")
+    return f" Import the class: from {app}.models import {name}." if dot else ""
 
 
 registry = Registry()

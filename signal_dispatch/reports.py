@@ -98,6 +98,7 @@ def _public(status: Status) -> dict[str, Any]:
         "states": status.states,
         "failed_lately": status.failed_lately,
         "oldest_due_seconds": status.oldest_due_seconds,
+        "oldest_stranded_seconds": status.oldest_stranded_seconds,
         "backlogs": _public_backlogs(status),
         "barred": {
             "breaker": _entries(b.endpoint for b in status.barred if b.seconds_left is not None),

@@ -1,7 +1,7 @@
 """Say how an outbox stands: what is due, held, stranded, failed, and which workers live."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +97,8 @@ class Status:
     barred: tuple[Barred, ...] = ()
     #: How long the longest due that this code may take has been due, at no barred endpoint.
     oldest_due_seconds: float = 0.0
+    #: The same of what it may not take, in its own environment: it is up to other processes.
+    oldest_stranded_seconds: float = 0.0
 
 
 def counted(number: int) -> str:
@@ -121,6 +123,7 @@ def status_of(using: str) -> Status:
     mine = [group for group in groups if group["environment"] == settings.environment]
     backlogs = tuple(_backlogs(mine))
     barred = tuple(barred_in(using, {b.endpoint: b.unfinished for b in backlogs}))
+    free = [g for g in mine if g["endpoint"] not in {each.endpoint for each in barred}]
     return Status(
         using,
         settings.environment,
@@ -132,7 +135,8 @@ def status_of(using: str) -> Status:
         workers=tuple(_workers(using)),
         unresolved=tuple(_unresolved(using)),
         barred=barred,
-        oldest_due_seconds=_longest_due(mine, {each.endpoint for each in barred}),
+        oldest_due_seconds=_age(g for g in free if not _is_stranded(g)),
+        oldest_stranded_seconds=_age(g for g in free if _is_stranded(g)),
     )
 
 
@@ -197,10 +201,8 @@ def _backlogs(groups: list[dict[str, Any]]) -> Iterator[Backlog]:
         )
 
 
-def _longest_due(groups: list[dict[str, Any]], barred: Collection[str]) -> float:
-    """Return the age of the longest due that somebody could have taken by now."""
-    free = (group for group in groups if group["endpoint"] not in barred)
-    return _age(g for g in free if stranded_because(*(g[name] for name in _WHOSE)) is None)
+def _is_stranded(group: Mapping[str, Any]) -> bool:
+    return stranded_because(*(group[name] for name in _WHOSE)) is not None
 
 
 def _age(groups: Iterable[Mapping[str, Any]]) -> float:
@@ -222,8 +224,7 @@ def _unresolved(using: str) -> Iterator[Unresolved]:
         environment=settings.environment,
         error_class__in=EndpointUnresolved.CLASSES,
     )
-    names = ("environment", "endpoint", "dispatch", "model")
-    groups: Any = rows.order_by("endpoint").values_list(*names)
+    groups: Any = rows.order_by("endpoint").values_list(*_WHOSE)
     found: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for *who, number, reason in groups.annotate(n=Count("id"), why=Max("reason")):
         if stranded_because(*who) is None:

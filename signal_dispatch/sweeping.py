@@ -95,6 +95,10 @@ class Sweeper:
             return now
         return self._next
 
+    def faults(self) -> list[str]:
+        """Say of each outbox that could not be looked into why that is."""
+        return self._outboxes.faults()
+
     # For the bookkeeper
 
     def aliases(self) -> list[str]:
@@ -127,6 +131,7 @@ class Sweeper:
             except Exception as error:  # noqa: BLE001 - raised below, or logged
                 if not self._outboxes.is_left_out(using, error):
                     refused[using], took[using] = error, monotonic() - began
+                    self._outboxes.note_unwell(using, error)
         if refused and not reached:
             raise next(iter(refused.values()))
         waits = [self._naps.longest, *reached.values()]

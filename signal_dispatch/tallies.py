@@ -54,16 +54,18 @@ class Tally:
         """Note that the outbox of this database was looked into."""
         self._outboxes.add(using)
 
-    def report(self, scope: Scope, slowed: Collection[str] = ()) -> str:
+    def report(self, scope: Scope, slowed: Collection[str] = (), *, whole: bool = True) -> str:
         """Say in a line what was finished, and what is left for later and for others.
 
-        ``slowed`` are the endpoints whose ``RATE`` is used up.
+        ``slowed`` are the endpoints whose ``RATE`` is used up. ``whole`` says that every outbox
+        could be looked into: else nobody knows that nothing is left.
         """
         done = [("Delivered", State.DELIVERED), ("failed", State.FAILED)]
         if self.finished[State.CANCELLED]:
             done.append(("cancelled", State.CANCELLED))
         said = ", ".join(f"{word} {self.finished[state]}" for word, state in done)
-        return f"{said}. {self._left(scope, slowed)}"
+        left = self._left(scope, slowed)
+        return f"{said}. {left or ('Nothing is left.' if whole else '')}".rstrip()
 
     def _left(self, scope: Scope, slowed: Collection[str]) -> str:
         left: Counter[str] = Counter()
@@ -83,7 +85,7 @@ class Tally:
         for kind, words in _REPAIRS.items():
             if number := repairs[kind]:
                 named.append(f"{number} {'repair' if number == 1 else 'repairs'} {words}")
-        return f"Left: {', '.join(named)}." if named else "Nothing is left."
+        return f"Left: {', '.join(named)}." if named else ""
 
     def _note(self, delivery: Delivery, **kwargs: Any) -> None:
         with self._lock:  # each sender tells of what it settled

@@ -13,7 +13,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from signal_dispatch.backends import backends
-from signal_dispatch.deliveries import Deliveries
+from signal_dispatch.deliveries import Deliveries, is_anything_due, uncommitted_aliases
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.entries import Endpoint
 from signal_dispatch.exceptions import EndpointNotMocked
@@ -35,6 +35,13 @@ __all__ = [
     "real_network",
     "recorded",
 ]
+
+_NOT_COMMITTED = (
+    "drain() waits for what is committed, and nothing is in a test case's own transaction: it is "
+    "for tests with real commits, which are those of TransactionTestCase or "
+    "@pytest.mark.django_db(transaction=True). Here call deliveries.send() instead: of the fixture "
+    "deliveries, or self.deliveries.send() with signal_dispatch.testing.DispatchTestMixin."
+)
 
 # The active mocks of each endpoint; the last one answers.
 _mocks: dict[str, list["EndpointMock"]] = {}
@@ -110,12 +117,18 @@ def recorded() -> Iterator[Deliveries]:
 def drain(timeout: float = 10.0) -> None:
     """Wait until nothing is in flight or due, then end all threads and their connections.
 
-    Raises ``TimeoutError`` after so many seconds, or what a thread met.
+    Raises ``TimeoutError`` after so many seconds, or what a thread met. In a test case's own
+    transaction it raises at once if something is due there: no thread sees what is not committed.
     """
     until = monotonic() + timeout
     try:
-        # Without a mock nothing was begun, and what is due stays there.
-        for backend in backends.made() if backends.wants_hints else ():
+        if not backends.wants_hints:
+            return  # Without a mock nothing was begun, and what is due stays there.
+        if uncommitted := uncommitted_aliases():
+            if is_anything_due(uncommitted):
+                raise TimeoutError(_NOT_COMMITTED)
+            return  # Threads would see nothing there, or be locked out.
+        for backend in backends.made():
             backend.drain(max(0.0, until - monotonic()))
     finally:
         stop()

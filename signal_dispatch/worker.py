@@ -84,6 +84,16 @@ class Worker:
         with self._hand.lock:
             return self._hand.health.slowed()
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether no outbox could be worked on the last time."""
+        return self._bookkeeper.met is not None
+
+    def faults(self) -> list[str]:
+        """Say of each outbox that could not be looked into the last time why that is."""
+        with self._hand.lock:
+            return self._bookkeeper.sweeper.faults()
+
     # Told by those who save
 
     def start(self) -> bool:
@@ -175,7 +185,8 @@ class Worker:
             while not (hand.is_empty and sweeper.found_nothing and repairer.found_nothing):
                 left = None if until is None else until - monotonic()
                 if (left is not None and left <= 0) or hand.stopping:
-                    raise TimeoutError(f"After {timeout} s there is still {self._report()}.")
+                    after = "At the end" if timeout is None else f"After {timeout:.3g} s"
+                    raise TimeoutError(f"{after} there is still {self._report()}.")
                 hand.calm.wait(min(0.05, left) if left is not None else 0.05)
             if hand.errors:
                 raise hand.errors.pop(0)
@@ -221,6 +232,8 @@ class Worker:
 
     def _report(self) -> str:
         hand, repairing = self._hand, not self._bookkeeper.repairer.found_nothing
+        if hand.is_empty and not repairing and (error := self._bookkeeper.met):
+            return f"an outbox that can't be looked into ({type(error).__name__}: {error})"
         return (
             f"{hand.queue.in_flight} in flight, {len(hand.queue)} ready, "
             f"{hand.unrecorded} unrecorded, {len(hand.to_read)} to read, "

@@ -114,6 +114,29 @@ def test_each_action_does_what_it_says(person, action, values, state, note):
     assert log() == [(str(made.pk), note, "ann")]
 
 
+@pytest.mark.parametrize("action", ["resend", "rebuild"])
+def test_the_new_delivery_is_linked_where_one_is_sent_again(person, action):
+    made, other = delivery(attempts=3, **FAILED), delivery(attempts=3, **FAILED)
+    client = person(PERMISSIONS[action])
+    back = f"{URL}{made.pk}/change/"
+    answer = confirm(client, action, made, back=back)
+    new = Delivery.objects.latest("pk")
+
+    assert (answer.url, new.pk > other.pk) == (back, True)
+    linked = f'<a href="{URL}{new.pk}/change/">It is the new delivery {new.pk}.</a>'
+    assert linked in client.get(URL).text
+    confirm(client, action, made, other)
+    assert "It is the new delivery" not in client.get(URL).text
+
+
+def test_nothing_new_is_linked_where_the_same_delivery_goes_out_again(person):
+    made = delivery(**FAILED)
+    client = person("can_retry")
+    confirm(client, "retry", made)
+
+    assert "It is the new delivery" not in client.get(URL).text
+
+
 def test_a_cancelled_one_tells_by_whom(person):
     made = delivery()
     confirm(person("can_cancel"), "cancel", made)

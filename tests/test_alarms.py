@@ -34,8 +34,8 @@ def test_an_alarm_is_one_line_at_level_error_and_recovery_one_below(caplog):
     sound(RECOVERED, apart=True)
 
     assert [(r.levelno, r.action, r.alarm, r.endpoint, r.getMessage()) for r in caplog.records] == [
-        (logging.ERROR, "alarm", "endpoint_failing", "crm", "The endpoint 'crm' fails."),
-        (logging.ERROR, "alarm", "endpoint_recovered", "crm", "It is well again."),
+        (logging.ERROR, "alarm", "endpoint_failing", "crm", "Alarm: The endpoint 'crm' fails."),
+        (logging.ERROR, "alarm", "endpoint_recovered", "crm", "Alarm: It is well again."),
     ]
 
 

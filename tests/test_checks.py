@@ -237,7 +237,7 @@ DECLARED = [
     ),
     (Problem.PATH_INVALID, {"path": "a/{+number}"}, "write '{number}'"),
     (Problem.PATH_INVALID, {"path": "a/{#number}"}, "write '{number}'"),
-    (Problem.PATH_INVALID, {"path": "a/{number"}, "percent-encoded"),
+    (Problem.PATH_INVALID, {"path": "a/{number"}, "without its"),
     (Problem.PATH_INVALID, {"path": "../{number}"}, "'..' segment"),
     (Problem.PATH_INVALID, {"path": dict.fromkeys(Event, 3)}, "3, which is no string"),
     (Problem.PATH_NAME_UNKNOWN, {"path": "a/{numbr}"}, "Did you mean 'number'?"),
@@ -711,7 +711,11 @@ def test_sqlite_in_its_default_mode_is_warned_of_once(declare, monkeypatch, mode
 
     (text,) = told(Problem.SQLITE_NOT_IMMEDIATE)
 
-    assert 'Set DATABASES["default"]["OPTIONS"]["transaction_mode"] = "IMMEDIATE".' in text
+    entry = '"transaction_mode": "IMMEDIATE"'
+    assert f'Add {entry} to the "OPTIONS" of DATABASES["default"].' in text
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", {})
+    (text,) = told(Problem.SQLITE_NOT_IMMEDIATE)
+    assert f'Add "OPTIONS": {{{entry}}} to DATABASES["default"].' in text
 
 
 def test_other_databases_have_no_such_mode(declare, monkeypatch):
@@ -923,11 +927,21 @@ CONFIGURED = [
         {ENDPOINTS: {"crm": {"URL": URL, "BACKEND": "defalt"}}},
         "Did you mean 'default'?",
     ),
+    (
+        Problem.BACKEND_UNKNOWN,
+        {BACKENDS: {"main": {"BACKEND": THREADS}}},
+        """["crm"]["BACKEND"] names 'default' (its default), which SIGNAL_DISPATCH_BACKENDS does""",
+    ),
     (Problem.BACKEND_INVALID, {BACKENDS: {"default": {}}}, '["default"] lacks "BACKEND"'),
     (
         Problem.BACKEND_INVALID,
-        {BACKENDS: {"default": {"BACKEND": "signal_dispatch.backends.nowhere.Backend"}}},
-        "names no backend class",
+        {BACKENDS: {"default": {"BACKEND": "shop.nowhere.Backend"}}},
+        f"names no backend class: No module named 'shop'. Those of this package are {THREADS}, ",
+    ),
+    (
+        Problem.BACKEND_INVALID,
+        {BACKENDS: {"default": {"BACKEND": "signal_dispatch.backends.thread.ThreadsBackend"}}},
+        f"named 'signal_dispatch.backends.thread'. Did you mean {THREADS!r}?",
     ),
     (
         Problem.BACKEND_INVALID,
@@ -1065,6 +1079,19 @@ def test_faulty_setting_is_told_with_its_path_and_cure(declare, settings, proble
     assert list(found) == [problem.id]
     assert any(words in text for text in found[problem.id])
     assert all(text.startswith("SIGNAL_DISPATCH_") for text in found[problem.id])
+
+
+@pytest.mark.parametrize(
+    "name", ["SIGNALDISPATCH_ENDPOINTS", "SIGNALS_DISPATCH_ENDPOINTS", "SIGNAL_DISPATCH_ENDPOINT"]
+)
+def test_a_setting_whose_name_is_almost_ours_is_told(declare, settings, name):
+    declare()
+    setattr(settings, name, {})
+    settings.SIGNALS_DISPATCHER = settings.DISPATCH_ENDPOINTS = "somebody else's"
+
+    [said] = told(Problem.SETTING_UNKNOWN)
+    assert said.startswith(f"{name} is no setting of signal_dispatch, so it does nothing. | ")
+    assert "Did you mean 'SIGNAL_DISPATCH_ENDPOINTS'?" in said
 
 
 def test_no_message_repeats_a_secret(declare, settings):
@@ -1263,7 +1290,9 @@ def test_a_library_that_is_not_installed_is_told_with_the_cure(
     settings.SIGNAL_DISPATCH_BACKENDS = {"default": {"BACKEND": backend}}
     declare()
 
-    assert cure in told(Problem.BACKEND_INVALID)[0]
+    [said] = told(Problem.BACKEND_INVALID)
+    assert cure in said
+    assert said.endswith("| Install it, or name another one.")
 
 
 @pytest.mark.parametrize(("backend", "library"), [(CELERY, "celery"), (TASKS, LIBRARY)])
@@ -1285,7 +1314,7 @@ def test_a_library_that_is_broken_is_not_said_to_be_missing(
     declare()
 
     [message] = told(Problem.BACKEND_INVALID)
-    assert "names no backend class: No module named 'vine'." in message
+    assert "names no backend class: No module named 'vine'. |" in message
 
 
 def test_checks_start_no_thread_and_make_no_query(declare, django_assert_num_queries, db):

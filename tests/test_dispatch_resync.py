@@ -18,6 +18,8 @@ from tests.shop.models import Customer, Order, PriorityOrder, Seat, Shipment, Ta
 
 pytestmark = pytest.mark.django_db(databases=["default", "other"])
 
+SENT = "They are sent by the site's processes, or by dispatch_worker.\n"
+
 
 def run(*arguments):
     out = StringIO()
@@ -40,6 +42,25 @@ def test_without_an_outbox_nobody_is_told_and_it_says_what_to_run(declare, order
         run("shop.Order")
 
 
+@pytest.mark.parametrize(
+    ("backend", "said"),
+    [
+        ("threads.ThreadsBackend", SENT),
+        ("deferred.DeferredBackend", "They are sent by dispatch_worker.\n"),
+        ("celery.CeleryBackend", "They are sent by Celery's workers.\n"),
+        ("immediate.ImmediateBackend", ""),
+        ("nowhere.Backend", ""),
+    ],
+)
+def test_it_says_who_sends_what_is_recorded(declare, orders, settings, backend, said):
+    declare(Order)
+    named = {"BACKEND": f"signal_dispatch.backends.{backend}"}
+    settings.SIGNAL_DISPATCH_BACKENDS = {"default": named}
+
+    assert run("shop.Order").partition("\n")[2] == said
+    assert "sent by" not in run("shop.Order", "--dry-run")
+
+
 def told():
     return [(d.event, d.payload["number"]) for d in Delivery.objects.order_by("id")]
 
@@ -47,7 +68,7 @@ def told():
 def test_every_object_is_told_as_updated(declare, orders):
     declare(Order, when_changed=["status"])
 
-    assert run("shop.Order") == "5 objects of shop.Order: 5 deliveries are recorded.\n"
+    assert run("shop.Order") == f"5 objects of shop.Order: 5 deliveries are recorded.\n{SENT}"
     assert told() == [("updated", f"A-{n}") for n in range(5)]
 
 
@@ -57,7 +78,7 @@ def test_hooks_are_asked(declare, orders):
             return order.status == "paid"
 
     declare(Order, base=Picky)
-    assert run("shop.Order") == "5 objects of shop.Order: 2 deliveries are recorded.\n"
+    assert run("shop.Order") == "5 objects of shop.Order: 2 deliveries are recorded.\n" + SENT
 
 
 def test_filters_say_which(declare, orders):
@@ -100,7 +121,7 @@ def test_missing_are_those_that_nobody_was_told_of(declare, orders):
         "5 objects of shop.Order: 8 deliveries would be recorded.\n"
     )
 
-    assert run("shop.Order", "--missing").endswith(": 8 deliveries are recorded.\n")
+    assert run("shop.Order", "--missing").endswith(f": 8 deliveries are recorded.\n{SENT}")
     created = Delivery.objects.filter(event="created")
     assert set(created.filter(dispatch="shop.Told").values_list("object_pk", flat=True)) == set(
         keys[2:]
@@ -117,7 +138,7 @@ def test_keys_of_any_kind_are_told_apart(declare, orders):
             Shipment.objects.create(order=orders[0])
             Seat.objects.create(row="A", number=number)
     for model in ("shop.Shipment", "shop.Seat"):
-        assert run(model, "--missing").endswith(": 3 deliveries are recorded.\n")
+        assert run(model, "--missing").endswith(f": 3 deliveries are recorded.\n{SENT}")
         assert run(model, "--missing").endswith(": 0 deliveries are recorded.\n")
     last = Shipment.objects.order_by("pk")[1]
     assert run("shop.Shipment", "--after", str(last.pk)).startswith("1 objects")
@@ -130,7 +151,7 @@ def test_a_child_is_told_as_its_parent_too(declare):
     with suppressed():
         PriorityOrder.objects.create(number="P-1")
 
-    assert run("shop.PriorityOrder").endswith(": 2 deliveries are recorded.\n")
+    assert run("shop.PriorityOrder").endswith(f": 2 deliveries are recorded.\n{SENT}")
 
 
 def test_a_dry_run_does_nothing(declare, orders):

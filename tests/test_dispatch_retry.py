@@ -107,8 +107,8 @@ def test_a_dry_run_judges_as_the_real_one_does(monkeypatch):
         "Database 'default': 3 of 5 deliveries would go out again.",
         "ENDPOINT  DISPATCH   STATE   DELIVERIES",
         "erp       shop.Told  failed  3",
-        "2 would be left: due already, in somebody's hands, replaced by another, or a later one "
-        "told the newer state.",
+        "2 would be left: due already, perhaps where nobody here takes it (dispatch_status says), "
+        "in somebody's hands, replaced by another, or a later one told the newer state.",
     ]
     assert list(Delivery.objects.order_by("id").values()) == before
     assert run("--object", "shop.order:1", "--endpoint", "crm", "--dry-run").startswith(

@@ -1,5 +1,6 @@
 """The worker's command: in this process, and as one of its own with signals."""
 
+import re
 import signal
 import threading
 import time
@@ -9,12 +10,14 @@ from unittest import mock
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError
+from django.db.backends.base.introspection import BaseDatabaseIntrospection
 
-from signal_dispatch import ModelDispatch, bars, repair_steps, tallies
+from signal_dispatch import ModelDispatch, bars, claims, repair_steps, tallies
 from signal_dispatch.backends import backends
 from signal_dispatch.breakers import Breaker
 from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.interventions import INTERVENTIONS
+from signal_dispatch.management.commands import dispatch_worker
 from signal_dispatch.models import Delivery, Repair
 from signal_dispatch.repair_steps import ask_for
 from signal_dispatch.selecting import Selection
@@ -320,6 +323,91 @@ def test_a_database_that_is_away_at_the_end_is_no_error(declare, receiver, capsy
 
     said = "Delivered 0, failed 0. What is left in 'default' can't be counted: server gone"
     assert said in capsys.readouterr().out.splitlines()
+
+
+def locked(monkeypatch, *usings):
+    """Let these outboxes refuse every look."""
+    look = claims.seconds_until_due
+
+    def refusing(using, *args, **options):
+        if using in usings:
+            raise OperationalError("server\n  gone")
+        return look(using, *args, **options)
+
+    monkeypatch.setattr(claims, "seconds_until_due", refusing)
+
+
+@pytest.fixture
+def without_outbox(monkeypatch):
+    """Let databases seem to have no tables of ours."""
+
+    def without_outbox(*usings):
+        locked(monkeypatch, *usings)
+        names = BaseDatabaseIntrospection.table_names
+        monkeypatch.setattr(
+            BaseDatabaseIntrospection,
+            "table_names",
+            lambda self, *args, **options: (
+                [] if self.connection.alias in usings else names(self, *args, **options)
+            ),
+        )
+
+    return without_outbox
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+@pytest.mark.usefixtures("as_in_production")
+def test_once_without_tables_is_an_error(declare, receiver, without_outbox, capsys):
+    declare(Order)
+    without_outbox("default", "other")
+    said = (
+        "The database 'default' has no outbox: run 'manage.py migrate'. "
+        "The database 'other' has no outbox: run 'manage.py migrate --database other'."
+    )
+    with pytest.raises(CommandError, match=re.escape(said)):
+        run(verbosity=1)
+
+    assert capsys.readouterr().out.splitlines()[1:] == ["Delivered 0, failed 0.", "Stopped."]
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+@pytest.mark.usefixtures("as_in_production")
+def test_a_database_beside_may_have_no_tables_unless_it_is_named(
+    declare, receiver, without_outbox, capsys
+):
+    declare(Order)
+    made = delivery()
+    without_outbox("other")
+    run(verbosity=1)
+    assert state_of(made) == "delivered"
+    assert "Delivered 1, failed 0. Nothing is left." in capsys.readouterr().out.splitlines()
+    with pytest.raises(CommandError, match="'other' has no outbox"):
+        run(database=["other", "default"])
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+@pytest.mark.usefixtures("as_in_production")
+def test_once_fails_if_one_of_the_databases_can_not_be_reached(
+    declare, receiver, monkeypatch, capsys
+):
+    declare(Order)
+    made = delivery()
+    locked(monkeypatch, "other")
+    with pytest.raises(CommandError, match=r"^The database 'other' can't be reached: server gone$"):
+        run(verbosity=1)
+
+    assert state_of(made) == "delivered"
+    assert "Delivered 1, failed 0." in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+@pytest.mark.usefixtures("as_in_production")
+def test_once_does_not_wait_for_ever_for_a_database(declare, receiver, monkeypatch, rated):
+    monkeypatch.setattr(dispatch_worker, "REACH_SECONDS", 0.0)
+    declare(Order)
+    locked(monkeypatch, "default", "other")
+    with pytest.raises(CommandError, match=r"'default' can't be reached: server gone"):
+        run()
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from contextlib import nullcontext
 from decimal import Decimal
 
 import pytest
-from django.db import connection, transaction
+from django.db import DatabaseError, OperationalError, connection, connections, transaction
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
-from signal_dispatch import Event, ModelDispatch, suppressed
+from signal_dispatch import Event, ModelDispatch, enqueue, outbox, suppressed
 from signal_dispatch.exceptions import PayloadError
 from signal_dispatch.models import Delivery, State
 from signal_dispatch.signals import delivery_enqueued
@@ -603,3 +603,91 @@ def test_commit_hooks_of_a_hook_that_failed_are_dropped(declare, as_in_productio
         Order.objects.create(number="A-1")
 
     assert hook not in [each[1] for each in connection.run_on_commit]
+
+
+def unknown_endpoints(caplog):
+    actions = [getattr(record, "action", "") for record in caplog.records]
+    return actions.count("endpoint_unknown")
+
+
+def test_what_is_delayed_for_an_unknown_alias_is_told_in_the_log_too(declare, caplog):
+    declare(Order, endpoint="elsewhere", delay=60)
+    Order.objects.create()
+
+    assert unknown_endpoints(caplog) == 1
+
+
+def test_many_for_an_unknown_alias_are_told_in_the_log_once(declare, caplog):
+    Order.objects.bulk_create([Order(number=str(n)) for n in range(3)])
+    declare(Order, endpoint="elsewhere")
+    assert enqueue(Order.objects.all()) == 3
+
+    assert unknown_endpoints(caplog) == 1
+
+
+# A database that nobody migrated.
+
+
+@pytest.fixture
+def without_table(transactional_db):
+    """Take the table of the outbox away from both databases, until the test ends."""
+    table = Delivery._meta.db_table
+
+    def rename(old, new):
+        for using in ("default", "other"):
+            with connections[using].cursor() as cursor:
+                cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+    rename(table, "away")
+    yield
+    rename("away", table)
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+@pytest.mark.parametrize(
+    ("using", "there"), [("default", ""), ("other", " --database other")], ids=lambda value: value
+)
+@pytest.mark.parametrize("latest_wins", [False, True])
+def test_a_save_without_the_outbox_says_how_to_make_it(
+    declare, without_table, using, there, latest_wins
+):
+    Order.objects.using(using).bulk_create([Order(number="A-0"), Order(number="A-1")])
+    declare(Order, latest_wins=latest_wins)
+    note = [f"The database {using!r} has no outbox: run 'manage.py migrate{there}'."]
+    order = Order.objects.using(using).earliest("pk")
+    for change in (
+        lambda: Order.objects.using(using).create(number="A-2"),
+        order.save,
+        lambda: enqueue(Order.objects.using(using).all()),
+    ):
+        with pytest.raises(DatabaseError) as caught:
+            change()
+        assert caught.value.__notes__ == note
+
+
+def test_an_error_of_another_kind_gets_no_advice(declare, monkeypatch):
+    def refuse(*args, **options):
+        raise OperationalError("server gone")
+
+    declare(Order)
+    monkeypatch.setattr(outbox, "record", refuse)
+    with pytest.raises(OperationalError) as caught, transaction.atomic():
+        Order.objects.create()
+    assert not hasattr(caught.value, "__notes__")
+
+
+@pytest.mark.parametrize(("code", "noted"), [("42P01", True), ("42703", False)])
+@pytest.mark.parametrize("attribute", ["sqlstate", "pgcode"])
+def test_postgresql_tells_by_a_code_that_the_table_is_missing(
+    declare, monkeypatch, attribute, code, noted
+):
+    def refuse(*args, **options):
+        cause = Exception()
+        setattr(cause, attribute, code)
+        raise OperationalError from cause
+
+    declare(Order)
+    monkeypatch.setattr(outbox, "record", refuse)
+    with pytest.raises(OperationalError) as caught, transaction.atomic():
+        Order.objects.create()
+    assert hasattr(caught.value, "__notes__") == noted

@@ -197,9 +197,15 @@ def tell(*deliveries):
 
 
 @pytest.mark.django_db
-def test_of_failed_deliveries_each_endpoint_s_first_is_told_and_the_next_after_an_hour(heard):
+def test_of_failed_deliveries_each_endpoint_s_first_is_told_and_the_next_after_an_hour(
+    heard, caplog
+):
     first = failed(reason="The remote answered 400.")
     tell(first, failed(), failed("slack"), delivery())
+    assert caplog.messages[-1] == (
+        f"Alarm: Delivery {first} is failed for good. The remote answered 400. When its cause is "
+        "cured, 'manage.py dispatch_retry' lets it go out again."
+    )
     tell(failed())
     assert [(alarm.kind, alarm.endpoint) for alarm in heard] == [(FAILED, "slack"), (FAILED, "crm")]
     assert heard[1].delivery == first

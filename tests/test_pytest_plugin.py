@@ -134,6 +134,16 @@ def test_a_django_project_without_the_app_is_left_alone(project):
     passed(project("pytest", settings="site_settings", files=files), 1)
 
 
+@pytest.mark.parametrize("fixture", ["deliveries", "mock_endpoint"])
+def test_without_the_app_the_fixtures_say_what_is_missing(project, fixture):
+    settings = SETTINGS.replace('"signal_dispatch", "shop"', "")
+    files = {"site_settings.py": settings, "test_plain.py": f"def test_it(db, {fixture}): pass"}
+    done = project("pytest", settings="site_settings", files=files)
+
+    assert 'Add "signal_dispatch" to INSTALLED_APPS' in done.stdout
+    assert "explicit app_label" not in done.stdout
+
+
 # Suites that know nothing of the package stay green.
 
 OLD_SUITE = """

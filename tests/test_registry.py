@@ -30,7 +30,12 @@ def own():
         ((Told,), "needs a model"),
         ((Order, Order), "not a subclass of ModelDispatch"),
         ((Told(Order), Order), "not a subclass of ModelDispatch"),
-        ((Told, "shop.Order"), "registered for 'shop.Order', which is no model"),
+        (
+            (Told, "shop.Order"),
+            "registered for 'shop.Order', which is no model. "
+            "Import the class: from shop.models import Order.",
+        ),
+        ((Told, "Order"), "registered for 'Order', which is no model."),
         ((Told, Told), "which is no model"),
         ((Told, Order, Order), r"registered for shop\.Order already"),
     ],

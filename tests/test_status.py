@@ -1,5 +1,7 @@
 """How an outbox stands: what is counted, what it costs, and what is well."""
 
+import re
+
 import pytest
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
@@ -359,21 +361,37 @@ def test_what_waits_for_a_paused_endpoint_or_an_open_breaker_is_told_as_that(dec
     assert status_of("default").oldest_due_seconds > 900
 
 
-def test_what_is_stranded_is_not_due_for_too_long(declare):
+@pytest.mark.parametrize(
+    "foreign", [{"endpoint": "gone"}, {"dispatch": "shop.Gone"}, {"model": "shop.tag"}]
+)
+def test_what_is_stranded_is_left_to_others_but_not_for_ever(declare, foreign):
     declare(Order)
-    for foreign in (
-        {"environment": "staging"},
-        {"endpoint": "gone"},
-        {"dispatch": "shop.Gone"},
-        {"model": "shop.tag"},
-    ):
-        delivery(available_at=DatabaseNow(-7200), **foreign)
+    delivery(available_at=DatabaseNow(-200), **foreign)
+    assert Limits().problems(status_of("default")) == [], "a deploy may be under way"
+    delivery(available_at=DatabaseNow(-7200), **foreign)
+    delivery(available_at=DatabaseNow(-250))
     found = status_of("default")
-    assert sum(each.deliveries for each in found.stranded) == 4
-    assert (found.oldest_due_seconds, Limits().problems(found)) == (0, [])
-    delivery(available_at=DatabaseNow(-600))
 
-    assert 600 <= status_of("default").oldest_due_seconds < 7000
+    assert 7200 <= found.oldest_stranded_seconds < 7300
+    assert 250 <= found.oldest_due_seconds < 300
+    (problem,) = Limits().problems(found)
+    assert re.fullmatch(
+        r"A delivery that nobody here may take has been due for 72\d\d s \(limit 300\)\.", problem
+    )
+    assert Limits(max_age=None).problems(found) == []
+    bars.pause("default", "gone", by="ada", reason="")
+    paused = status_of("default").oldest_stranded_seconds
+    assert (paused == 0) == ("endpoint" in foreign)
+
+
+def test_what_belongs_to_another_environment_is_not_due_for_too_long(declare):
+    declare(Order)
+    delivery(available_at=DatabaseNow(-7200), environment="staging")
+    found = status_of("default")
+
+    assert len(found.stranded) == 1
+    assert (found.oldest_due_seconds, found.oldest_stranded_seconds) == (0, 0)
+    assert Limits().problems(found) == []
 
 
 def test_of_tenants_no_more_is_told_than_the_name_of_their_entry():

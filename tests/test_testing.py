@@ -10,7 +10,7 @@ from http import HTTPStatus
 import pytest
 import requests
 import responses
-from django.db import connections
+from django.db import connections, transaction
 from django.test import SimpleTestCase, TestCase, TransactionTestCase
 from django.utils import timezone
 from responses.registries import OrderedRegistry
@@ -600,6 +600,8 @@ def test_retry_after_of_a_reply_is_obeyed(declare, deliveries, crm):
         (lambda crm: crm.reply(-200), ValueError, "three digits"),
         (lambda crm: crm.fail("down"), TypeError, "a status or an exception, not 'down'"),
         (lambda crm: crm.fail(failure=False), TypeError, "a status or an exception, not False"),
+        (lambda crm: crm.fail(200), ValueError, r"200 is no failure: say reply\(200\)\."),
+        (lambda crm: crm.fail(299), ValueError, "299 is no failure"),
         (lambda crm: crm.fail(99), ValueError, "three digits, such as 201, and 99 has not"),
         (lambda crm: crm.fail(503, times=0), ValueError, "at least 1, or None for ever"),
         (lambda crm: crm.fail(503, times=True), ValueError, "at least 1, or None for ever"),
@@ -948,6 +950,50 @@ def test_the_end_of_a_mock_ends_the_threads_though_another_is_active(declare):
         assert sending_threads() == []
 
 
+@pytest.mark.django_db
+def test_drain_says_at_once_that_nothing_is_committed_in_a_test_case(
+    declare, mock_endpoint, monkeypatch
+):
+    monkeypatch.setattr(ThreadsBackend, "drain", lambda *args: pytest.fail("it would wait"))
+    declare(Order)
+    paid("A-0")
+    drain()  # without a mock it has nothing to wait for, here as elsewhere
+    mock_endpoint("crm").reply(200)
+    paid()
+
+    with pytest.raises(TimeoutError, match=r"real commits, .* call deliveries.send\(\) instead"):
+        drain()
+    assert sending_threads() == []
+
+
+@pytest.mark.django_db
+def test_drain_has_nothing_to_wait_for_where_captured_hooks_sent_all(
+    declare, deliveries, crm, django_capture_on_commit_callbacks, monkeypatch
+):
+    monkeypatch.setattr(ThreadsBackend, "drain", lambda *args: pytest.fail("it would wait"))
+    backends["default"].check()  # now there is one
+    declare(Order)
+    crm.reply(200)
+    with django_capture_on_commit_callbacks(execute=True):
+        paid()
+    drain()
+
+    assert [d.state for d in deliveries] == [State.DELIVERED]
+
+
+@pytest.mark.django_db
+def test_drain_asks_nothing_of_a_transaction_that_is_broken(declare):
+    declare(Order)
+    paid()
+    with transaction.atomic():
+        transaction.set_rollback(True)
+        drain()
+
+
+def test_drain_needs_no_database_where_the_test_has_none():
+    drain()
+
+
 # The real network.
 
 
@@ -982,6 +1028,12 @@ def test_real_network_lifts_the_guard_for_a_block(declare, deliveries, receiver)
 
 @pytest.mark.usefixtures("order_to_crm")
 class TestInATransaction(DispatchTestMixin, TestCase):
+    def test_drain_is_refused(self):
+        self.mock_endpoint("crm").reply(201, json={"id": "c-7"})
+        paid()
+        with pytest.raises(TimeoutError, match=r"self\.deliveries\.send\(\)"):
+            drain()
+
     def test_deliveries_are_sent_by_hand(self):
         self.mock_endpoint("crm").reply(201, json={"id": "c-7"})
         order = paid()

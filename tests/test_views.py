@@ -42,6 +42,7 @@ def test_an_empty_outbox_is_healthy(client):
         "states": dict.fromkeys(["pending", "waiting", "delivered", "failed", "cancelled"], 0),
         "failed_lately": 0,
         "oldest_due_seconds": 0,
+        "oldest_stranded_seconds": 0,
         "backlogs": {},
         "barred": {"breaker": [], "paused": []},
         "unresolved": 0,

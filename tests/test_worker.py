@@ -515,6 +515,33 @@ def test_draining_tells_what_is_left_when_time_is_over(make, receiver):
     mine.drain(10)
 
 
+def test_draining_says_a_bound_as_it_was_asked_for(make, receiver):
+    go = held_calls(receiver)
+    mine = make()
+    commit(mine, save(mine))
+    receiver.wait_for(1)
+
+    with pytest.raises(TimeoutError, match=r"After 0\.1 s there is still 1 in flight"):
+        mine.drain(0.0999993168999936)
+    go.set()
+    mine.drain(10)
+
+
+def test_draining_tells_what_the_outbox_said_where_nothing_else_is_left(make, monkeypatch):
+    def locked(*args, **options):
+        raise OperationalError("database table is locked")
+
+    look = claims.seconds_until_due
+    monkeypatch.setattr(claims, "seconds_until_due", locked)
+    mine = make(using=["default"])
+    said = "an outbox that can't be looked into .OperationalError: database table is locked"
+    with pytest.raises(TimeoutError, match=said):
+        mine.drain(0.3)
+    monkeypatch.setattr(claims, "seconds_until_due", look)
+    mine.drain(10)
+    assert mine._bookkeeper.met is None
+
+
 def test_draining_finds_what_nobody_told_of(make, receiver):
     mine = make(sweep_seconds=60)
     mine.drain(10)

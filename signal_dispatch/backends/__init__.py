@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +16,7 @@ from signal_dispatch.backends.base import BaseBackend
 from signal_dispatch.backends.deferred import DeferredBackend
 from signal_dispatch.backends.immediate import InlineBackend
 from signal_dispatch.conf import settings
+from signal_dispatch.databases import is_in_test_case
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.exceptions import InvalidBackend, InvalidSettings, LibraryMissing
 from signal_dispatch.outboxes import do_all
@@ -23,6 +25,15 @@ from signal_dispatch.queueing import Recorded
 __all__ = ["BaseBackend", "Recorded", "backends"]
 
 DEFAULT = "default"
+
+_OURS = (
+    "threads.ThreadsBackend",
+    "deferred.DeferredBackend",
+    "celery.CeleryBackend",
+    "tasks.TasksBackend",
+    "immediate.ImmediateBackend",
+    "console.ConsoleBackend",
+)
 
 
 class Backends:
@@ -174,7 +185,18 @@ def _class_of(alias: str) -> Any:
         sentence = 'lacks "BACKEND", the dotted path of a backend class.'
         raise InvalidBackend(f"{path} {sentence}") from error
     except ImportError as error:
-        raise InvalidBackend(f'{path}["BACKEND"] names no backend class: {error}.') from error
+        sentence = f"names no backend class: {str(error).removesuffix('.')}."
+        raise InvalidBackend(f'{path}["BACKEND"] {sentence}{_guess(entry["BACKEND"])}') from error
+
+
+def _guess(wanted: object) -> str:
+    """Say which of ours was meant, or which there are."""
+    ours = [f"{__name__}.{each}" for each in _OURS]
+    if wanted in ours:
+        return ""
+    if close := get_close_matches(str(wanted), ours, n=1, cutoff=0.8):
+        return f" Did you mean {close[0]!r}?"
+    return f" Those of this package are {', '.join(ours)}."
 
 
 def _path(alias: str) -> str:
@@ -194,8 +216,7 @@ def _inline_only(using: str) -> bool:
     connection: Any = connections[using]
     if connection.vendor == "sqlite" and connection.is_in_memory_db():
         return True
-    # Private, as in merging.py, and guarded by the same test.
-    return any(block._from_testcase for block in connection.atomic_blocks)  # noqa: SLF001
+    return is_in_test_case(using)
 
 
 backends = Backends()

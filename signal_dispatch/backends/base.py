@@ -16,6 +16,8 @@ class BaseBackend:
 
     #: Is it made when the site is loaded, because workers of another engine have to know it?
     made_at_start: ClassVar[bool] = False
+    #: Who sends what a command recorded and is gone? Nobody else, if it sends all by itself.
+    left_to: ClassVar[str] = ""
 
     def __init__(self, alias: str, **options: Any) -> None:
         if options:

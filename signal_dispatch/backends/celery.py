@@ -54,6 +54,7 @@ class CeleryBackend(PublishedBackend):
     others are those of ``PublishedBackend``.
     """
 
+    left_to = "Celery's workers"
     options = {"app": readers.dotted_path, "queue": readers.text, **PublishedBackend.options}
 
     def __init__(self, alias: str, /, **options: Any) -> None:

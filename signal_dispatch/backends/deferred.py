@@ -11,6 +11,8 @@ from signal_dispatch.queueing import Recorded
 class DeferredBackend(BaseBackend):
     """Leave everything to worker processes."""
 
+    left_to = "dispatch_worker"
+
     def committed(self, recorded: Sequence[Recorded], using: str, *, fresh: bool) -> None:
         """Look again into the lanes whose head may be settled by now."""
         waiting = {r.delivery.lane for r in recorded if r.delivery.state == State.WAITING}

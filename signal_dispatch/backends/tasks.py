@@ -30,6 +30,7 @@ class TasksBackend(PublishedBackend):
     those of ``PublishedBackend``.
     """
 
+    left_to = "the workers of Django Tasks"
     options = {"tasks": readers.text, "queue": readers.text, **PublishedBackend.options}
 
     def __init__(self, alias: str, /, **options: Any) -> None:

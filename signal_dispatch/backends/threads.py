@@ -26,6 +26,7 @@ class ThreadsBackend(ThreadedBackend[Worker]):
     Raises ``TypeError`` for any other option, and ``ValueError`` for what can't be its value.
     """
 
+    left_to = "the site's processes, or by dispatch_worker"
     options = {
         "max_senders": readers.count,
         "queue_size": readers.count,

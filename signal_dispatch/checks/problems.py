@@ -9,7 +9,12 @@ from django.core import checks
 from django.core.checks import CheckMessage
 
 from signal_dispatch.declarations import ModelDispatch
-from signal_dispatch.exceptions import InvalidBackend, InvalidEndpoint, InvalidSettings
+from signal_dispatch.exceptions import (
+    InvalidBackend,
+    InvalidEndpoint,
+    InvalidSettings,
+    LibraryMissing,
+)
 from signal_dispatch.models import Delivery
 
 
@@ -125,7 +130,9 @@ def of_settings(error: InvalidSettings) -> CheckMessage:
         problem = Problem.ENDPOINT_INVALID
     elif isinstance(error, InvalidBackend):
         problem = Problem.BACKEND_INVALID
-    return problem.message(str(error), hint="Correct this entry of your settings.")
+    missing = isinstance(error.__cause__, LibraryMissing)
+    hint = "Install it, or name another one." if missing else "Correct this entry of your settings."
+    return problem.message(str(error), hint=hint)
 
 
 def where(dispatch: ModelDispatch[Any], attribute: str = "") -> str:

@@ -1,7 +1,8 @@
 """Check the settings: every fault of every entry, used by a dispatch or not."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import cached_property
 from inspect import isclass
 from pathlib import Path
@@ -36,11 +37,17 @@ def check_settings() -> Iterator[CheckMessage]:
             yield of_settings(error)
     known = {PREFIX + name.upper() for name in _NAMES}
     for name in dir(django_settings):
-        if name.startswith(PREFIX) and name not in known:
+        if name not in known and (name.startswith(PREFIX) or _is_meant(name, known)):
             yield Problem.SETTING_UNKNOWN.message(
                 f"{name} is no setting of signal_dispatch, so it does nothing.",
                 hint=choice(name, known, "signal_dispatch"),
             )
+
+
+def _is_meant(name: str, known: set[str]) -> bool:
+    """Say whether a setting is ours but for a slip, such as SIGNALDISPATCH_ENDPOINTS."""
+    folded = {each.replace("_", "") for each in known}
+    return bool(get_close_matches(name.replace("_", ""), folded, n=1, cutoff=0.92))
 
 
 def check_rate_storage() -> Iterator[CheckMessage]:
@@ -118,7 +125,8 @@ def _check_endpoint(endpoint: Endpoint, path: str) -> Iterator[CheckMessage]:
         yield of_settings(error)
     if endpoint.backend not in settings.backends:
         yield Problem.BACKEND_UNKNOWN.message(
-            f'{path}["BACKEND"] names {endpoint.backend!r}, which {_BACKENDS} does not have.',
+            f'{path}["BACKEND"] names {endpoint.backend!r}{_by_default(endpoint)}, which '
+            f"{_BACKENDS} does not have.",
             hint=choice(endpoint.backend, settings.backends, _BACKENDS),
         )
     if endpoint.session:
@@ -126,6 +134,11 @@ def _check_endpoint(endpoint: Endpoint, path: str) -> Iterator[CheckMessage]:
     if endpoint.resolver:
         yield from guarded(path, resolvers.check_resolver(endpoint, path))
         yield from resolvers.check_shared_secrets(endpoint, path)
+
+
+def _by_default(endpoint: Endpoint) -> str:
+    entry: Any = settings.endpoints[endpoint.alias]
+    return "" if isinstance(entry, Mapping) and "BACKEND" in entry else " (its default)"
 
 
 def _check_session(endpoint: Endpoint, path: str) -> Iterator[CheckMessage]:

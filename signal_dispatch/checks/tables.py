@@ -1,7 +1,7 @@
 """Check that a model has a table to watch, and its database a place for the deliveries."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.core.checks import CheckMessage
@@ -84,8 +84,14 @@ def check_sqlite() -> Iterator[CheckMessage]:
                 f"{path} begins its transactions {mode}: in your own transaction.atomic(), a "
                 'write after a read fails with "database is locked", whatever the timeout, if '
                 "a sender wrote in between.",
-                hint=f'Set {path}["OPTIONS"]["transaction_mode"] = "IMMEDIATE".',
+                hint=f"Add {_immediate(connection.settings_dict['OPTIONS'])} {path}.",
             )
+
+
+def _immediate(options: Mapping[str, Any]) -> str:
+    """Say what to add: settings may have no "OPTIONS" yet, and then it is a KeyError to set one."""
+    entry = '"transaction_mode": "IMMEDIATE"'
+    return f'{entry} to the "OPTIONS" of' if options else f'"OPTIONS": {{{entry}}} to'
 
 
 def _with_the_value(field: Any) -> Any:

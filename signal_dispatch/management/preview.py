@@ -25,9 +25,9 @@ from signal_dispatch.exceptions import EndpointUnresolved
 from signal_dispatch.keys import plain_key
 from signal_dispatch.models import Delivery
 from signal_dispatch.plans import Plan, plan_of, redrafted
+from signal_dispatch.redacting import MASK
 from signal_dispatch.registry import registry
 
-MASK = "***"
 ASKED = "asked when it is sent"
 
 

@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from django.apps import apps
@@ -10,10 +11,12 @@ from django.core.management.base import CommandError
 from django.db import Error, router
 from django.db.models import CompositePrimaryKey, Model, QuerySet
 
+from signal_dispatch.backends import backends
 from signal_dispatch.conf import settings
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.enqueueing import enqueue, foresee
 from signal_dispatch.events import Event
+from signal_dispatch.exceptions import InvalidBackend
 from signal_dispatch.keys import key_as_text, key_from_text, plain_key
 from signal_dispatch.management.batches import batches
 from signal_dispatch.management.choices import models_with_a_dispatch, refuse_unknown, unknown
@@ -109,10 +112,21 @@ class Command(FilteringCommand):
                 advance(len(some), _text(last))
         recording = "would be recorded" if options["dry_run"] else "are recorded"
         self.stdout.write(f"{objects} objects of {label}: {recorded} deliveries {recording}.")
+        if recorded and not options["dry_run"]:
+            self.stdout.writelines(f"{line}\n" for line in _senders(dispatches))
         if told:
             raise CommandError(
                 f"Stopped before the end. Go on with --after {_text(last)}.", returncode=130
             )
+
+
+def _senders(dispatches: Sequence[ModelDispatch[Any]]) -> list[str]:
+    """Say who sends what this process does not send before it ends."""
+    aliases = {backends.alias_for(str(dispatch.endpoint)) for dispatch in dispatches}
+    with suppress(InvalidBackend):  # which the checks tell
+        left_to = sorted({backends[alias].left_to for alias in aliases} - {""})
+        return [f"They are sent by {who}." for who in left_to]
+    return []
 
 
 def _tell(

@@ -20,7 +20,8 @@ from signal_dispatch.models import DeliveryQuerySet, State
 from signal_dispatch.repairing import foresee, retry
 
 _WHY_LEFT = (
-    "due already, in somebody's hands, replaced by another, or a later one told the newer state."
+    "due already, perhaps where nobody here takes it (dispatch_status says), in somebody's hands, "
+    "replaced by another, or a later one told the newer state."
 )
 _STATES = (State.FAILED, State.CANCELLED, State.PENDING)
 

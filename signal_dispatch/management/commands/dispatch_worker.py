@@ -2,6 +2,8 @@
 
 import time
 from argparse import ArgumentParser
+from collections.abc import Iterator
+from itertools import repeat
 from math import inf
 from typing import Any
 
@@ -23,6 +25,8 @@ POLL_SECONDS = 0.1
 DRAIN_SECONDS = 20.0
 #: Seconds that ``--once`` waits at most for a rate to have room again.
 RATE_PATIENCE_SECONDS = 5.0
+#: Seconds that ``--once`` waits at most for a database to be there again.
+REACH_SECONDS = 10.0
 
 _NO_ENDPOINT = (
     "no endpoint: SIGNAL_DISPATCH_ENDPOINTS has none that is without fault, as 'manage.py check' "
@@ -45,8 +49,9 @@ class Command(BaseCommand):
             "--once",
             action="store_true",
             help="Send until nothing is due and no repair is left to be made that the admin was "
-            "asked for, say what was done and what is left, exit with 0. What a RATE holds back "
-            f"for more than {RATE_PATIENCE_SECONDS:g} s is left.",
+            "asked for, say what was done and what is left, exit with 0; with 1 if an outbox "
+            "could not be looked into. What a RATE holds back for more than "
+            f"{RATE_PATIENCE_SECONDS:g} s is left.",
         )
         parser.add_argument(
             "--concurrency", type=int, default=16, metavar="N", help="Threads that send (16)."
@@ -98,19 +103,33 @@ class Command(BaseCommand):
                 worker.look_for_repairs()
             self._say(f"Sending for {', '.join(scope().names) or _NO_ENDPOINT}.", options)
             try:
-                while not told and not (options["once"] and _has_drained(worker)):
+                ended = _ended(worker) if options["once"] else repeat(object=False)
+                while not told and not next(ended):
                     time.sleep(POLL_SECONDS)
             finally:
                 worker.stop(DRAIN_SECONDS)
                 heartbeat.stop()
+        faults = worker.faults() if options["once"] else []
         if options["once"] and options["verbosity"] > 0:
-            self._say(tally.report(scope(), worker.slowed()), options)
+            self._say(tally.report(scope(), worker.slowed(), whole=not faults), options)
         self._say("Stopped.", options)
+        if faults:
+            raise CommandError(" ".join(faults))
 
     def _say(self, text: str, options: dict[str, Any]) -> None:
         if options["verbosity"] > 0:
             self.stdout.write(text)
             self.stdout.flush()
+
+
+def _ended(worker: Worker) -> Iterator[bool]:
+    """Yield, each time it is asked, whether ``--once`` is at its end."""
+    until = time.monotonic() + REACH_SECONDS
+    while True:
+        drained = _has_drained(worker)
+        if not worker.is_failing:
+            until = time.monotonic() + REACH_SECONDS
+        yield drained or time.monotonic() > until
 
 
 def _has_drained(worker: Worker) -> bool:
