@@ -84,7 +84,12 @@ class Terminal:
         return printed
 
     def press_ctrl_c(self) -> None:
+        """Interrupt what runs, and wait until it has ended and the shell is back."""
         os.killpg(self.process.pid, signal.SIGINT)
+        self.typed += 1
+        mark = f"interrupt {self.typed} is over"
+        self.type(f"echo '{mark}'")
+        eventually(lambda: mark in self.output(), 60)
 
     def close(self) -> None:
         for sent in (signal.SIGTERM, signal.SIGKILL):
