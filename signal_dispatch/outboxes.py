@@ -16,8 +16,8 @@ logger = logging.getLogger("signal_dispatch")
 MAX_REST_SECONDS = 10.0
 #: The rest of one that has no outbox, and the longest of one that takes long to refuse.
 LONG_REST_SECONDS = 300.0
-#: PostgreSQL's code.
-_UNDEFINED_TABLE = "42P01"
+#: What drivers tell where a table is missing: PostgreSQL's, and that of MariaDB and MySQL.
+_NO_TABLE = ("42P01", "42S02")
 
 
 class Outboxes:
@@ -110,7 +110,7 @@ def note_missing(using: str, error: DatabaseError) -> None:
     """Add to an error how to make the outbox, if it is raised because there is none."""
     # In a transaction that failed PostgreSQL answers no question; but it tells a code.
     code = getattr(error.__cause__, "sqlstate", None) or getattr(error.__cause__, "pgcode", None)
-    if code == _UNDEFINED_TABLE or (code is None and _is_empty(using)):
+    if code in _NO_TABLE or (code is None and _is_empty(using)):
         error.add_note(no_outbox(using))
 
 
