@@ -38,26 +38,43 @@ def start(fleet, receiver, host, *what):
     return fleet.run("tests.acceptance.changed", receiver.url, *what, **environment)
 
 
-def held_by(host):
-    return Delivery.objects.filter(held_by__startswith=f"{host}:").exists()
+class Pausing:
+    """A remote that answers until it pauses; ``hanging`` are the keys of the calls since then."""
+
+    def __init__(self, receiver):
+        self.receiver, self.remote = receiver, Remote(receiver)
+        self.going_on, self.hanging = threading.Event(), set()
+        self.going_on.set()
+
+    def __call__(self, request):
+        if not self.going_on.is_set():
+            self.hanging.add(request.headers["Idempotency-Key"])
+        self.receiver.hold(self.going_on)
+        return self.remote(request)
+
+    def pause(self):
+        self.going_on.clear()
+
+    def keeps_waiting(self, host):
+        """Say whether a call of this host hangs."""
+        held = Delivery.objects.filter(held_by__startswith=f"{host}:")
+        return held.filter(uid__in=list(self.hanging)).exists()
 
 
 def test_what_a_host_that_vanished_had_to_send_the_others_send(receiver, tmp_path):
     make_orders(scaled(20, 200))
-    remote, total = Remote(receiver), str(scaled(15, 50))
-    answering = threading.Event()
-    answering.set()
-    receiver.script = lambda request: (receiver.hold(answering), remote(request))[1]
+    receiver.script = pausing = Pausing(receiver)
+    remote, total = pausing.remote, str(scaled(15, 50))
     with Fleet(receiver.url, tmp_path) as fleet:
         savers = {host: start(fleet, receiver, host, "change", total, host) for host in HOSTS}
         workers = {host: start(fleet, receiver, host, "dispatch_worker") for host in HOSTS}
         eventually(lambda: senders() == set(HOSTS), 60)
-        answering.clear()  # so both have something in hand
-        eventually(lambda: held_by("tokyo") and held_by("lima"), 60)
+        pausing.pause()
+        eventually(lambda: all(map(pausing.keeps_waiting, HOSTS)), 60)
         fleet.kill(savers["tokyo"])
         fleet.kill(workers["tokyo"])
-        left_behind = held_by("tokyo")
-        answering.set()
+        left_behind = pausing.keeps_waiting("tokyo")
+        pausing.going_on.set()
         fleet.join(savers["lima"])
         await_calm(60)
         fleet.end(workers["lima"])
