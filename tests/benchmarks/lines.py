@@ -42,8 +42,13 @@ class Line:
         """Say whether it reaches the limit, widened by the margin."""
         if self.must is None:
             return True
-        how, limit = self.must
-        return _COMPARE[how](self.judged, limit * margin if how == "at most" else limit / margin)
+        how, limit = self._widened(self.must, margin)
+        return _COMPARE[how](self.judged, limit)
+
+    @staticmethod
+    def _widened(must: tuple[str, float], margin: float) -> tuple[str, float]:
+        how, limit = must
+        return how, limit * margin if how == "at most" else limit / margin
 
     def as_dict(self, margin: float) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -58,7 +63,10 @@ class Line:
     def as_row(self, margin: float) -> list[str]:
         """Return the cells of the table."""
         ratio = _spread(self.ratios, "x") if self.rival else ""
-        must = f"{self.must[0]} {self.must[1]:g}" if self.must else ""
+        must = ""
+        if self.must:
+            how, limit = self._widened(self.must, margin)
+            must = f"{how} {_number(limit)}"
         verdict = {True: "pass", False: "FAIL"}[self.passes(margin)] if self.must else ""
         rival = _spread(self.rival, self.unit) if self.rival else ""
         return [
