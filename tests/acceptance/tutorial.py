@@ -44,6 +44,14 @@ def with_free_ports(text: str, ports: list[str]) -> str:
     return text
 
 
+# A run of the tests in the background ignores Ctrl-C, and so would all that it starts.
+_SHELL = """
+import os, signal
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execvp("bash", ["bash", "--norc"])
+"""
+
+
 class Terminal:
     """A shell that somebody types into."""
 
@@ -51,7 +59,7 @@ class Terminal:
         self.log = folder.parent / f"{name}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                ["bash", "--norc"],  # noqa: S607 - the reader's own
+                [sys.executable, "-c", _SHELL],
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.PIPE,
