@@ -2,7 +2,9 @@
 
 import dataclasses
 import re
+import threading
 from datetime import timedelta
+from functools import partial
 from html import unescape
 
 import pytest
@@ -11,7 +13,8 @@ from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from signal_dispatch.admin import actions
+from signal_dispatch import signals
+from signal_dispatch.admin import actions, copies
 from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.horizons import Horizon
 from signal_dispatch.models import Delivery, Repair
@@ -127,6 +130,19 @@ def test_the_new_delivery_is_linked_where_one_is_sent_again(person, action):
     assert linked in client.get(URL).text
     confirm(client, action, made, other)
     assert "It is the new delivery" not in client.get(URL).text
+
+
+def test_what_others_record_meanwhile_is_not_taken_for_the_new_one():
+    with copies.recorded_here() as numbers:
+        for number in (1, 2):
+            tell = partial(signals.delivery_enqueued.send, Delivery, delivery=Delivery(pk=number))
+            other = threading.Thread(target=tell)
+            other.start()
+            other.join(10)
+        signals.delivery_enqueued.send(Delivery, delivery=Delivery(pk=3))
+    signals.delivery_enqueued.send(Delivery, delivery=Delivery(pk=4))
+
+    assert numbers == [3]
 
 
 def test_nothing_new_is_linked_where_the_same_delivery_goes_out_again(person):

@@ -15,9 +15,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from signal_dispatch import leaving
-from signal_dispatch.admin import outboxes
+from signal_dispatch.admin import copies, outboxes
 from signal_dispatch.admin.changelist import selection_of
-from signal_dispatch.admin.copies import Copies
 from signal_dispatch.admin.target_form import TargetForm
 from signal_dispatch.horizons import Horizon
 from signal_dispatch.interventions import INTERVENTIONS, Intervention, Options, meant
@@ -139,15 +138,17 @@ class Asked:
         left = leaving.left_alone(intervention.name, rows, affected)
         if beyond := self._rows.count() - rows.count():
             left[_("changed after you were asked")] = beyond
-        copies = Copies(affected[0], rows.db) if len(affected) == 1 else None
-        changed = intervention.run(rows, user.get_username(), options)
+        with copies.recorded_here() as new:
+            changed = intervention.run(rows, user.get_username(), options)
         if changed:
             note = outboxes.noted(self._rows.db, self._note(changed, len(affected), options))
             LogEntry.objects.log_actions(user.pk, affected, CHANGE, note)
         if changed < len(affected):
             left[str(leaving.REASONS[intervention.name].late)] = len(affected) - changed
-        new = copies.link(self._admin.admin_site.name) if copies else ""
-        self._say(changed, leaving.sentence(left), new)
+        link = ""
+        if len(affected) == len(new) == 1:
+            link = copies.link_to(new[0], rows.db, self._admin.admin_site.name)
+        self._say(changed, leaving.sentence(left), link)
 
     def _note(self, changed: int, affected: int, options: dict[str, str]) -> str:
         if changed < affected:  # and which of them were is known to nobody
@@ -165,7 +166,7 @@ class Asked:
         text = _("%(label)s: begun for all that match. The overview shows how far it is.")
         self._admin.message_user(self._request, text % {"label": self._intervention.label})
 
-    def _say(self, changed: int, left: str, new: str = "") -> None:
+    def _say(self, changed: int, left: str, link: str) -> None:
         label = self._intervention.label
         text = ngettext(
             "%(label)s: %(number)d delivery.", "%(label)s: %(number)d deliveries.", changed
@@ -173,7 +174,7 @@ class Asked:
         if not changed:
             text = _("%(label)s: nothing was changed.") % {"label": label}
         level = messages.SUCCESS if changed else messages.WARNING
-        said = format_html_join(" ", "{}", [(each,) for each in (text, left, new) if each])
+        said = format_html_join(" ", "{}", [(each,) for each in (text, left, link) if each])
         self._admin.message_user(self._request, said, level)
 
 
