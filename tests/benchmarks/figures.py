@@ -137,7 +137,8 @@ def statements(bench: Bench, size: Size) -> Iterator[Line]:
         in_save = [run["save"] for run in runs]
         after = [run.get("after", 0) for run in runs]
         most = (3.0, 3.0) if more else (1.0, 0.2)
-        yield Line(f"statements in a save, {kind}", "", in_save, must=("at most", most[0]))
+        must = ("at most", most[0])
+        yield Line(f"statements in a save, {kind}", "", in_save, must=must, exact=True)
         yield Line(f"statements after it, {kind}", "", after, must=("at most", most[1]))
 
 

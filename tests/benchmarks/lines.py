@@ -18,7 +18,8 @@ class Line:
     """A figure of several rounds. ``rival`` is of the same rounds, or one number for all.
 
     ``must`` is for example ``("at least", 1.0)`` and concerns the median of the ratios of the
-    rounds; without a rival, of the figures themselves. Without ``must`` it is only told.
+    rounds; without a rival, of the figures themselves. Without ``must`` it is only told. ``exact``:
+    it is the same on every machine, so no margin widens its limit.
     """
 
     figure: str
@@ -27,6 +28,7 @@ class Line:
     rival: Sequence[float] = ()
     against: str = ""
     must: tuple[str, float] | None = None
+    exact: bool = False
 
     @property
     def ratios(self) -> list[float]:
@@ -42,12 +44,13 @@ class Line:
         """Say whether it reaches the limit, widened by the margin."""
         if self.must is None:
             return True
-        how, limit = self._widened(self.must, margin)
+        how, limit = self._limit(self.must, margin)
         return _COMPARE[how](self.judged, limit)
 
-    @staticmethod
-    def _widened(must: tuple[str, float], margin: float) -> tuple[str, float]:
+    def _limit(self, must: tuple[str, float], margin: float) -> tuple[str, float]:
         how, limit = must
+        if self.exact:
+            return must
         return how, limit * margin if how == "at most" else limit / margin
 
     def as_dict(self, margin: float) -> dict[str, Any]:
@@ -65,7 +68,7 @@ class Line:
         ratio = _spread(self.ratios, "x") if self.rival else ""
         must = ""
         if self.must:
-            how, limit = self._widened(self.must, margin)
+            how, limit = self._limit(self.must, margin)
             must = f"{how} {_number(limit)}"
         verdict = {True: "pass", False: "FAIL"}[self.passes(margin)] if self.must else ""
         rival = _spread(self.rival, self.unit) if self.rival else ""
