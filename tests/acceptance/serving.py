@@ -43,16 +43,27 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "runserver --noreload": (*_RUNSERVER, "--noreload"),
 }
 
+#: Those whose two workers load the site each for itself. A worker that is told to end before it
+#: has loaded shows a traceback of its own (uWSGI), or none.
+LOADING_TWICE = [
+    "gunicorn",
+    "gunicorn gthread",
+    "gunicorn gevent",
+    "uvicorn --workers 2",
+    "uwsgi --enable-threads --lazy-apps",
+]
+
 
 class Server:
     """A server that runs; ``pids`` are the processes that have loaded the site."""
 
-    def __init__(self, command: tuple[str, ...], crm: str, more: Mapping[str, str]) -> None:
+    def __init__(self, name: str, crm: str, more: Mapping[str, str]) -> None:
+        self._loading = 2 if name in LOADING_TWICE else 1
         self._files = tempfile.TemporaryDirectory()
         self.notes = Path(self._files.name, "notes")
         self._output = Path(self._files.name, "output")
         self.port = _free_port()
-        program, *arguments = (part.format(port=self.port) for part in command)
+        program, *arguments = (part.format(port=self.port) for part in COMMANDS[name])
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
                 [*_program(program), *arguments],
@@ -89,7 +100,8 @@ class Server:
             raise AssertionError(f"{error}: {self.output}") from error
 
     def terminate(self) -> None:
-        """Send SIGTERM, as whoever stops a service does."""
+        """Send SIGTERM, as whoever stops a service does, once each worker has loaded the site."""
+        eventually(lambda: len(self.noted("loaded")) >= self._loading, 60)
         self.process.send_signal(signal.SIGTERM)
 
     def end(self, timeout: float = 40) -> str:
@@ -130,7 +142,7 @@ def serving(
 
     ``options`` are the backend's, ``more`` is for its environment.
     """
-    server = Server(COMMANDS[name], crm, {"SITE_OPTIONS": json.dumps(options or {})} | more)
+    server = Server(name, crm, {"SITE_OPTIONS": json.dumps(options or {})} | more)
     try:
         yield server
     finally:

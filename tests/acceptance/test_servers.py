@@ -138,6 +138,7 @@ def test_workers_of_a_process_that_saved_before_it_forked_send(receiver, name):
     assert len(receiver.requests) == len(numbers(receiver)) == 21
 
 
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])  # a worker looks at both
 def test_uwsgi_without_threads_says_so_and_leaves_the_rows_to_a_worker(receiver):
     with serving("uwsgi", receiver.url) as server:
         server.get("save/?n=20&prefix=o")

@@ -19,6 +19,7 @@ INSTALLED_APPS = [
     "tests.acceptance.site.apps.SiteConfig",
 ]
 ROOT_URLCONF = "tests.acceptance.site.urls"
+WSGI_APPLICATION = "tests.acceptance.site.wsgi.application"
 ALLOWED_HOSTS = ["127.0.0.1"]
 SECRET_KEY = "for tests only"
 USE_TZ = True
