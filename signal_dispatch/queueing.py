@@ -54,6 +54,8 @@ class Queue:
         self._ready: dict[Place, Line] = {}
         self._in_flight: dict[str, dict[Job, None]] = {}
         self._count = 0
+        #: How many jobs were taken so far.
+        self.begun = 0
 
     def __len__(self) -> int:
         return self._count
@@ -90,6 +92,7 @@ class Queue:
     def put_back(self, job: Job) -> None:
         """Put a job that was taken before all others: it may not begin yet."""
         self.done(job)
+        self.begun -= 1
         self._line_of(job).appendleft(job)
 
     def _line_of(self, job: Job) -> deque[Job]:
@@ -108,6 +111,7 @@ class Queue:
         if line:  # back to the end
             self._ready[place] = line
         self._forget(job)
+        self.begun += 1
         job.begun_at, job.asks = monotonic(), self._unresolved(place.endpoint)
         self._in_flight.setdefault(place.endpoint, {})[job] = None
         return job

@@ -221,12 +221,13 @@ class Sweeper:
     def _claim(self, using: str, scope: Scope, due: Sequence[Kind], take: Take) -> None:
         with self._hand.lock:
             room = min(self._appetite.size, self._hand.queue.room)
+            begun = self._hand.queue.begun
         if not room:
             self._more_is_due = True
             return
         began, lease = monotonic(), claims.own_lease()
         taken = claims.claim(using, lease, scope, room, due=due)
         self._more_is_due |= len(taken) == room
-        self._appetite.note(filled=len(taken) == room)
+        self._appetite.note(filled=len(taken) == room, begun=begun)
         for delivery in taken:
             take(delivery, using, began)

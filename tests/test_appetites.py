@@ -18,11 +18,13 @@ def clock(monkeypatch):
     return clock
 
 
-def sizes_after(clock, *batches):
-    appetite, sizes = Appetite(32), []
+def sizes_after(clock, *batches, share=0.5):
+    """Return the sizes after batches of which such a share was begun before the next one."""
+    appetite, sizes, begun = Appetite(32), [], 0
     for seconds, filled in batches:
         clock.now += seconds
-        appetite.note(filled=filled)
+        begun += int(share * appetite.size)
+        appetite.note(filled=filled, begun=begun)
         sizes.append(appetite.size)
     return sizes
 
@@ -40,6 +42,10 @@ def test_it_grows_while_batches_are_gone_in_a_moment(clock):
 )
 def test_it_stays_where_batches_take_their_time_or_are_not_filled(clock, batch):
     assert sizes_after(clock, *[batch] * 4) == [32, 32, 32, 32]
+
+
+def test_it_stays_where_batches_of_two_kinds_follow_and_calls_take_their_time(clock):
+    assert sizes_after(clock, *[(0.01, True)] * 4, share=0.49) == [32, 32, 32, 32]
 
 
 def test_it_is_the_least_again_when_calls_become_slow(clock):

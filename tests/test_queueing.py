@@ -255,6 +255,18 @@ def test_it_knows_when_the_youngest_in_flight_was_begun(clock):
     assert [*begun, line.last_begun] == [103, 102, 101, None]
 
 
+def test_it_counts_what_was_begun_without_what_was_put_back():
+    line = queue()
+    for _ in range(3):
+        line.put(job("crm"))
+    first = line.take()
+    line.put_back(first)
+    line.done(line.take())
+    line.done(line.take())
+
+    assert line.begun == 2
+
+
 # --- endpoints that a RESOLVER has to be asked for
 
 

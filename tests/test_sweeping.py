@@ -113,6 +113,19 @@ def test_a_look_that_left_out_a_crowded_endpoint_has_not_found_that_nothing_is_d
 
 
 @pytest.mark.django_db
+def test_a_call_that_hangs_makes_it_take_no_more_of_either_kind(monkeypatch):
+    sweep = Sweep(monkeypatch, queue_size=1000, batch=8)
+    for number in range(120):
+        delivery(retried=bool(number % 2))
+    sweep()
+    assert sweep.hand.queue.take() is not None
+    for _ in range(8):  # at once, as after a find
+        sweep()
+
+    assert len(sweep.taken) <= 2 * (8 // 2 + 8), "of each kind a batch, and half of one"
+
+
+@pytest.mark.django_db
 def test_more_idle_lanes_than_a_look_takes_are_not_left_for_five_minutes(sweep):
     for number in range(6):
         delivery(state="waiting", available_at=None, lane=f"lane-{number}")
