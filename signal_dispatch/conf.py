@@ -82,6 +82,13 @@ class Settings:
 
 
 settings = Settings()
+
+
+def own_environment() -> str:
+    """Return the name of this installation, for a row that is made by hand."""
+    return settings.environment
+
+
 setting_changed.connect(settings.forget, dispatch_uid="signal_dispatch.conf")
 
 

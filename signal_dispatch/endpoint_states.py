@@ -32,7 +32,7 @@ class EndpointState(models.Model):
     """
 
     id = models.BigAutoField(primary_key=True)
-    environment = models.CharField(_("environment"), max_length=64, blank=True, default="")
+    environment = models.CharField(_("environment"), max_length=63, blank=True, default="")
     endpoint = models.CharField(_("endpoint"), max_length=150)
     # The breaker is open; from this moment one call may probe whether the remote is well again.
     open_until = MomentField(_("open until"), null=True, blank=True)
@@ -93,7 +93,7 @@ class EndpointMinute(models.Model):
     """
 
     id = models.BigAutoField(primary_key=True)
-    environment = models.CharField(_("environment"), max_length=64, blank=True, default="")
+    environment = models.CharField(_("environment"), max_length=63, blank=True, default="")
     endpoint = models.CharField(_("endpoint"), max_length=150)
     minute = MomentField(_("minute"), db_index=True)
 

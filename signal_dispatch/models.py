@@ -8,6 +8,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from signal_dispatch import payloads
+from signal_dispatch.conf import own_environment
 from signal_dispatch.endpoint_states import EndpointMinute, EndpointState
 from signal_dispatch.keys import ObjectKeyField
 from signal_dispatch.moments import MomentField
@@ -72,7 +73,7 @@ class Delivery(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     uid = models.UUIDField(_("uid"), default=uuid.uuid4, editable=False)
-    environment = models.CharField(_("environment"), max_length=64, blank=True, default="")
+    environment = models.CharField(_("environment"), max_length=63, blank=True, default="")
     dispatch = models.CharField(_("dispatch"), max_length=150)
     endpoint = models.CharField(_("endpoint"), max_length=150)
     event = models.CharField(_("event"), max_length=100)
@@ -224,9 +225,12 @@ class Attempt(models.Model):
 
 
 class RemoteObject(models.Model):
-    """The id that a remote gave to an object."""
+    """The id that a remote gave to an object of this environment: a copy's remote is another."""
 
     id = models.BigAutoField(primary_key=True)
+    environment = models.CharField(
+        _("environment"), max_length=63, blank=True, default=own_environment
+    )
     dispatch = models.CharField(_("dispatch"), max_length=150)
     endpoint = models.CharField(_("endpoint"), max_length=150)
     model = models.CharField(_("model"), max_length=150)
@@ -237,8 +241,9 @@ class RemoteObject(models.Model):
         verbose_name = _("remote object")
         verbose_name_plural = _("remote objects")
         constraints = [
+            # 768 characters together, the most that MySQL indexes (3,072 bytes).
             models.UniqueConstraint(
-                fields=["dispatch", "endpoint", "model", "object_pk"],
+                fields=["environment", "dispatch", "endpoint", "model", "object_pk"],
                 name="signal_dispatch_remote",
             )
         ]

@@ -97,6 +97,7 @@ def known_id(delivery: Delivery, using: str) -> str | None:
 def keep_id(delivery: Delivery, using: str, value: str) -> None:
     """Keep the remote's id for the delivery's object."""
     RemoteObject.objects.using(using).update_or_create(
+        environment=delivery.environment,
         dispatch=delivery.dispatch,
         endpoint=delivery.endpoint,
         model=delivery.model,
@@ -112,6 +113,7 @@ def forget_id(delivery: Delivery, using: str) -> None:
 
 def _remote(delivery: Delivery, using: str) -> Any:
     return RemoteObject.objects.using(using).filter(
+        environment=delivery.environment,
         dispatch=delivery.dispatch,
         endpoint=delivery.endpoint,
         model=delivery.model,

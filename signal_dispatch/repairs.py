@@ -42,7 +42,7 @@ class Repair(models.Model):
     """One intervention on all deliveries that match a selection, and how far it is."""
 
     id = models.BigAutoField(primary_key=True)
-    environment = models.CharField(_("environment"), max_length=64, blank=True, default="")
+    environment = models.CharField(_("environment"), max_length=63, blank=True, default="")
     # The name of an intervention, and what it needs to know beside the rows.
     what = models.CharField(_("what"), max_length=32)
     options = models.JSONField(_("options"), default=dict, blank=True)

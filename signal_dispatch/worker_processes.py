@@ -14,7 +14,7 @@ class WorkerProcess(models.Model):
     name = models.CharField(_("name"), max_length=150, unique=True)
     host = models.CharField(_("host"), max_length=100)
     pid = models.PositiveIntegerField(_("pid"))
-    environment = models.CharField(_("environment"), max_length=64, blank=True, default="")
+    environment = models.CharField(_("environment"), max_length=63, blank=True, default="")
     endpoints = models.JSONField(_("endpoints"), default=list, blank=True)
     concurrency = models.PositiveIntegerField(_("concurrency"))
     started_at = MomentField(_("started at"))

@@ -739,7 +739,7 @@ CONFIGURED = [
     (Problem.SETTING_INVALID, {"SIGNAL_DISPATCH_LEASE_SECONDS": "60"}, "a number of seconds"),
     (Problem.SETTING_INVALID, {"SIGNAL_DISPATCH_RETENTION": {"x": 1}}, "does not know 'x'"),
     (Problem.SETTING_INVALID, {"SIGNAL_DISPATCH_ENVIRONMENT": 3}, "ENVIRONMENT must be a string"),
-    (Problem.SETTING_INVALID, {"SIGNAL_DISPATCH_ENVIRONMENT": "x" * 65}, "longer than 64"),
+    (Problem.SETTING_INVALID, {"SIGNAL_DISPATCH_ENVIRONMENT": "x" * 64}, "longer than 63"),
     (Problem.SETTING_UNKNOWN, {"SIGNAL_DISPATCH_ENVIROMENT": "x"}, "_ENVIRONMENT'?"),
     (Problem.ENDPOINT_INVALID, {ENDPOINTS: {"crm": {"URL": "crm.example.com"}}}, '["crm"]["URL"]'),
     (

@@ -117,6 +117,14 @@ def test_missing_are_those_that_nobody_was_told_of(declare, orders):
         dispatch="shop.Told", endpoint="crm", model="shop.order", object_pk=keys[1], remote_id="x"
     )
     delivery(object_pk=keys[2], environment="production")
+    RemoteObject.objects.create(
+        environment="production",
+        dispatch="shop.Told",
+        endpoint="crm",
+        model="shop.order",
+        object_pk=keys[2],
+        remote_id="x",
+    )
     assert run("shop.Order", "--missing", "--dry-run") == (
         "5 objects of shop.Order: 8 deliveries would be recorded.\n"
     )

@@ -61,6 +61,32 @@ def test_the_id_is_kept_with_the_mark(declare, contacts):
     assert (kept.remote_id, kept.object_pk, kept.model) == ("c/7", order.pk, "shop.order")
 
 
+def test_an_id_of_another_environment_is_left_alone(declare, contacts, settings):
+    declare(Order, **CONTACTS)
+    order = Order.objects.create(number="A-1")
+    attempt()
+    settings.SIGNAL_DISPATCH_ENVIRONMENT = "staging"  # with a copy of all rows
+    contacts.script = lambda request: (201, {}, b'{"id": "s-1"}')
+    for _ in range(2):
+        order.save()
+        attempt()
+    order.delete()
+    attempt()
+
+    assert calls(contacts)[1:] == [
+        ("POST", "/contacts"),
+        ("PATCH", "/contacts/s-1"),
+        ("DELETE", "/contacts/s-1"),
+    ]
+    assert list(RemoteObject.objects.values_list("environment", "remote_id")) == [("", "c/7")]
+
+
+def test_an_id_that_is_kept_by_hand_is_of_the_own_environment(settings):
+    settings.SIGNAL_DISPATCH_ENVIRONMENT = "staging"
+
+    assert RemoteObject(remote_id="c-7").environment == "staging"
+
+
 def test_an_update_of_an_object_that_is_unknown_there_creates_it(declare, contacts):
     declare(Order, **CONTACTS, on=["updated"])
     order = Order.objects.create(number="A-1")

@@ -5,6 +5,7 @@ import uuid
 import django.db.models.deletion
 from django.db import migrations, models
 
+import signal_dispatch.conf
 import signal_dispatch.keys
 
 
@@ -22,7 +23,7 @@ class Migration(migrations.Migration):
                 (
                     "environment",
                     models.CharField(
-                        blank=True, default="", max_length=64, verbose_name="environment"
+                        blank=True, default="", max_length=63, verbose_name="environment"
                     ),
                 ),
                 ("dispatch", models.CharField(max_length=150, verbose_name="dispatch")),
@@ -196,6 +197,15 @@ class Migration(migrations.Migration):
             name="RemoteObject",
             fields=[
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                (
+                    "environment",
+                    models.CharField(
+                        blank=True,
+                        default=signal_dispatch.conf.own_environment,
+                        max_length=63,
+                        verbose_name="environment",
+                    ),
+                ),
                 ("dispatch", models.CharField(max_length=150, verbose_name="dispatch")),
                 ("endpoint", models.CharField(max_length=150, verbose_name="endpoint")),
                 ("model", models.CharField(max_length=150, verbose_name="model")),
@@ -210,7 +220,7 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "remote objects",
                 "constraints": [
                     models.UniqueConstraint(
-                        fields=("dispatch", "endpoint", "model", "object_pk"),
+                        fields=("environment", "dispatch", "endpoint", "model", "object_pk"),
                         name="signal_dispatch_remote",
                     )
                 ],
@@ -226,7 +236,7 @@ class Migration(migrations.Migration):
                 (
                     "environment",
                     models.CharField(
-                        blank=True, default="", max_length=64, verbose_name="environment"
+                        blank=True, default="", max_length=63, verbose_name="environment"
                     ),
                 ),
                 (
@@ -249,7 +259,7 @@ class Migration(migrations.Migration):
                 (
                     "environment",
                     models.CharField(
-                        blank=True, default="", max_length=64, verbose_name="environment"
+                        blank=True, default="", max_length=63, verbose_name="environment"
                     ),
                 ),
                 ("endpoint", models.CharField(max_length=150, verbose_name="endpoint")),
@@ -314,7 +324,7 @@ class Migration(migrations.Migration):
                 (
                     "environment",
                     models.CharField(
-                        blank=True, default="", max_length=64, verbose_name="environment"
+                        blank=True, default="", max_length=63, verbose_name="environment"
                     ),
                 ),
                 ("endpoint", models.CharField(max_length=150, verbose_name="endpoint")),
@@ -372,7 +382,7 @@ class Migration(migrations.Migration):
                 (
                     "environment",
                     models.CharField(
-                        blank=True, default="", max_length=64, verbose_name="environment"
+                        blank=True, default="", max_length=63, verbose_name="environment"
                     ),
                 ),
                 ("what", models.CharField(max_length=32, verbose_name="what")),

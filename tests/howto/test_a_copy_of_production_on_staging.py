@@ -20,7 +20,8 @@ NAME = "how-to/a-copy-of-production-on-staging"
 PAGE = Page(NAME)
 NAMED = PAGE.block("os.environ")
 CALLED = PAGE.block("sandbox")
-CLEANING = PAGE.block("RemoteObject")
+CLEANING = PAGE.block("This is not staging")
+RENAMED = PAGE.block('update(environment="production")')
 
 
 class Staging:
@@ -119,22 +120,65 @@ def test_list_shows_whom_staging_calls(declare):
     assert "warehouse.example.com" not in text
 
 
+#: How the page's calls tell of ids that the remote gives out.
+BY_ID = {
+    "remote_id": "id",
+    "path": {Event.CREATED: "", Event.UPDATED: "{remote_id}"},
+    "method": {Event.CREATED: "POST", Event.UPDATED: "PATCH"},
+    "on": [Event.UPDATED],
+}
+
+
+def known_there(order, environment):
+    """Keep an id that the real remote gave to the order."""
+    RemoteObject.objects.create(
+        environment=environment,
+        dispatch="shop.Told",
+        endpoint="crm",
+        model="shop.order",
+        object_pk=order.pk,
+        remote_id="of-production",
+    )
+
+
+@pytest.mark.usefixtures("staging")
+def test_ids_of_production_are_not_used_on_staging(declare, deliveries, mock_endpoint):
+    declare(Order, **BY_ID)
+    order = Order.objects.create(number="A")
+    known_there(order, environment="")
+    crm = mock_endpoint("crm")
+    crm.reply(201, json={"id": "of-the-sandbox"})
+    order.save()
+    deliveries.send()
+
+    assert [(call.method, call.path) for call in crm.calls] == [("POST", "")]
+    run(CLEANING)
+    assert RemoteObject.objects.get().remote_id == "of-the-sandbox"
+
+
+def test_production_keeps_its_ids_under_its_new_name(declare, deliveries, mock_endpoint, settings):
+    declare(Order, **BY_ID)
+    order = Order.objects.create(number="A")
+    known_there(order, environment="")
+    settings.SIGNAL_DISPATCH_ENVIRONMENT = "production"
+    run(RENAMED)
+    crm = mock_endpoint("crm")
+    crm.reply(200)
+    order.save()
+    deliveries.send()
+
+    assert [(call.method, call.path) for call in crm.calls] == [("PATCH", "of-production")]
+
+
 @pytest.mark.usefixtures("staging")
 def test_after_the_cleaning_nothing_of_production_is_left(declare, deliveries, mock_endpoint):
-    declare(
-        Order,
-        remote_id="id",
-        path={Event.CREATED: "", Event.UPDATED: "{remote_id}"},
-        method={Event.CREATED: "POST", Event.UPDATED: "PATCH"},
-        on=[Event.UPDATED],
-    )
+    declare(Order, **BY_ID)
     order = Order.objects.create(number="A")
     foreign = delivery(environment="", state="delivered", object_pk=order.pk)
     Attempt.objects.create(
         delivery=foreign, number=1, outcome="delivered", started_at=foreign.created_at
     )
-    known = {"dispatch": "shop.Told", "model": "shop.order", "object_pk": order.pk}
-    RemoteObject.objects.create(endpoint="crm", remote_id="of-production", **known)
+    known_there(order, environment="")
     crm = mock_endpoint("crm")
     crm.reply(201, json={"id": "of-the-sandbox"})
 

@@ -151,15 +151,14 @@ def _untold(keys: Sequence[Any], dispatch: ModelDispatch[Any], using: str) -> Se
     """Leave out the objects that the dispatch told of, or is about to."""
     plain = [plain_key(key) for key in keys]
     mine = {
+        "environment": settings.environment,
         "dispatch": dispatch.name,
         "model": dispatch.model._meta.label_lower,
         "object_pk__in": plain,
     }
-    deliveries = Delivery.objects.using(using).filter(environment=settings.environment, **mine)
-    told = set(deliveries.values_list("object_pk", flat=True))
-    told |= set(
-        RemoteObject.objects.using(using).filter(**mine).values_list("object_pk", flat=True)
-    )
+    told: set[Any] = set()
+    for rows in (Delivery.objects, RemoteObject.objects):
+        told |= set(rows.using(using).filter(**mine).values_list("object_pk", flat=True))
     return [key for key, known in zip(keys, plain, strict=True) if known not in told]
 
 
