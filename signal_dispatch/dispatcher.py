@@ -19,6 +19,8 @@ from signal_dispatch.models import UNFINISHED, Delivery
 from signal_dispatch.plans import Plan, is_ignored, plan_of, user_code
 from signal_dispatch.queueing import Recorded
 
+_EVENTS = frozenset(Event.values)
+
 
 def record(
     dispatch: ModelDispatch[Any],
@@ -175,7 +177,7 @@ def announce(recorded: Iterable[Recorded], using: str, *, alone: bool) -> None:
 
 
 def _memory(dispatch: ModelDispatch[Any], change: Change[Any]) -> Memory | None:
-    merges = dispatch.merge and change.event in Event.values
+    merges = dispatch.merge and change.event in _EVENTS
     return memory_of(change.using) if merges else None
 
 

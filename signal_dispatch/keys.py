@@ -28,7 +28,7 @@ class ObjectKeyField(models.CharField):  # type: ignore[type-arg]
 
 def key_as_text(pk: Any) -> str:
     """Write a primary key as JSON text: the same key always gives the same text."""
-    return _ENCODER.encode(pk)
+    return str(pk) if type(pk) is int else _ENCODER.encode(pk)  # most are
 
 
 def key_from_text(text: str) -> Any:

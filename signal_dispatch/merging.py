@@ -31,6 +31,8 @@ class Entry:
         """Return the change since the transaction began; None for created and deleted again."""
         if change.event == Event.DELETED:
             return None if self.created else self._since_beginning(change, Event.DELETED)
+        if change.event == Event.CREATED and not change.old:
+            return change
         if self.created or change.event == Event.CREATED:
             return replace(change, event=Event.CREATED, old={})
         return self._since_beginning(change, Event.UPDATED)

@@ -32,6 +32,8 @@ __all__ = [
 
 def storable(text: str) -> str:
     """Replace what no database takes: NUL, and surrogates that JSON may hold alone."""
+    if text.isascii() and "\x00" not in text:  # nearly always
+        return text
     return text.encode(errors="replace").decode().replace("\x00", "\ufffd")
 
 

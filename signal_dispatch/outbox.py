@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from django.db import connections
@@ -41,7 +42,8 @@ _DECIDED = (
 _GIVEN = tuple(f for f in Delivery._meta.concrete_fields if f.name not in _DECIDED)
 # Values of these types are written as they are, on every database: to ask the fields takes longer.
 _PLAIN = {CharField: str, TextField: str, PositiveIntegerField: int, PositiveSmallIntegerField: int}
-_COLUMNS = tuple((f.attname, f, _PLAIN.get(type(f))) for f in _GIVEN)
+_COLUMNS = tuple((f, _PLAIN.get(type(f))) for f in _GIVEN)
+_values = attrgetter(*(f.attname for f in _GIVEN))
 
 
 def record(
@@ -97,12 +99,12 @@ def record(
 
 def _written(delivery: Delivery, connection: BaseDatabaseWrapper) -> list[Any]:
     """Return what stands in the columns of ``_GIVEN``."""
-    row: list[Any] = []
-    for name, field, plain in _COLUMNS:
-        value = getattr(delivery, name)
-        as_it_is = value is None or type(value) is plain
-        row.append(value if as_it_is else field.get_db_prep_save(value, connection))
-    return row
+    return [
+        value
+        if value is None or type(value) is plain
+        else field.get_db_prep_save(value, connection)
+        for value, (field, plain) in zip(_values(delivery), _COLUMNS, strict=True)
+    ]
 
 
 _STATE_OF = "SELECT state, epoch FROM {table} WHERE id = %s"

@@ -65,7 +65,8 @@ def plan_of(
             if asked is None:
                 return None
             event = short(str(asked), "event", "get_event()")
-            change = replace(change, event=event)
+            if event != change.event:
+                change = replace(change, event=event)
             if not dispatch.should_send(change.instance, change):
                 return None
             aliases = _enabled(_aliases(dispatch.get_endpoint(change.instance, change)))

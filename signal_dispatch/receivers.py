@@ -135,12 +135,12 @@ def _note_creation(instance: Model, model: type[Model], using: str) -> None:
     Costs no statement, and asks no hook: CREATED is not in their ``on``.
     """
     for dispatch in _applicable(instance, model, Event.DELETED):
-        if not _SAVED & set(dispatch.events):
+        if _SAVED.isdisjoint(dispatch.events):
             dispatcher.record(dispatch, Change(Event.CREATED, instance, using))
 
 
 def _tells_of_saves(model: type[Model]) -> bool:
-    return any(_SAVED & set(dispatch.events) for dispatch in registry.of_table(model))
+    return not all(_SAVED.isdisjoint(dispatch.events) for dispatch in registry.of_table(model))
 
 
 def _saved(sender: type[Model], **kwargs: Any) -> None:
