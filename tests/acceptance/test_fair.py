@@ -8,7 +8,7 @@ from django.db import connection
 
 from tests.acceptance.fleet import Fleet, over_processes
 from tests.acceptance.rows import copy, tidy
-from tests.acceptance.soak import report, scaled
+from tests.acceptance.soak import SOAKING, report, scaled
 from tests.deliveries import delivery
 from tests.receiver import Receiver
 from tests.settings import DATABASE
@@ -22,6 +22,9 @@ pytestmark = [
 ]
 EVERY_SECONDS = 0.05
 P95_SECONDS = 0.25
+#: How many times what it takes alone it may take in the short form, which shares its machine with
+#: other runs: there it may take longer than those seconds alone.
+MOST = 1.5
 PILE = 5_000
 
 
@@ -84,7 +87,7 @@ def test_a_healthy_endpoint_does_not_notice_one_that_hangs(receiver, hanging, tm
     alone = run(receiver, tmp_path / "alone", hanging, scaled(4, 60), worker=worker)
     pile_up()
     beside = run(receiver, tmp_path / "beside", hanging, scaled(10, 300), worker=worker)
-    p95 = statistics.quantiles(beside, n=20)[-1]
+    p95_alone, p95 = (statistics.quantiles(each, n=20)[-1] for each in (alone, beside))
     report(
         f"{DATABASE}, {'worker' if worker else 'threads'}, beside {PILE:,} for one that hangs",
         calls=len(beside),
@@ -92,8 +95,8 @@ def test_a_healthy_endpoint_does_not_notice_one_that_hangs(receiver, hanging, tm
         p95_ms=1000 * p95,
         max_ms=1000 * beside[-1],
         p50_ms_alone=1000 * statistics.median(alone),
-        p95_ms_alone=1000 * statistics.quantiles(alone, n=20)[-1],
+        p95_ms_alone=1000 * p95_alone,
     )
 
     assert hanging.requests, "it was called"
-    assert p95 < P95_SECONDS
+    assert p95 < (P95_SECONDS if SOAKING else max(P95_SECONDS, MOST * p95_alone))
