@@ -82,14 +82,12 @@ class Settings:
 
 
 settings = Settings()
+setting_changed.connect(settings.forget, dispatch_uid="signal_dispatch.conf")
 
 
 def own_environment() -> str:
     """Return the name of this installation, for a row that is made by hand."""
     return settings.environment
-
-
-setting_changed.connect(settings.forget, dispatch_uid="signal_dispatch.conf")
 
 
 def _get(name: str, default: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The outbox: the calls that must be made, the tries, and the ids the remotes gave out."""
+"""The outbox: the calls that must be made, and the tries."""
 
 import uuid
 from collections.abc import Iterable
@@ -8,10 +8,10 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from signal_dispatch import payloads
-from signal_dispatch.conf import own_environment
 from signal_dispatch.endpoint_states import EndpointMinute, EndpointState
 from signal_dispatch.keys import ObjectKeyField
 from signal_dispatch.moments import MomentField
+from signal_dispatch.remote_objects import RemoteObject
 from signal_dispatch.repairs import Repair
 from signal_dispatch.worker_processes import WorkerProcess
 
@@ -224,31 +224,3 @@ class Attempt(models.Model):
 
     def __str__(self) -> str:
         return f"{self.delivery_id}/{self.number}: {self.outcome}"
-
-
-class RemoteObject(models.Model):
-    """The id that a remote gave to an object of this environment: a copy's remote is another."""
-
-    id = models.BigAutoField(primary_key=True)
-    environment = models.CharField(
-        _("environment"), max_length=63, blank=True, default=own_environment
-    )
-    dispatch = models.CharField(_("dispatch"), max_length=150)
-    endpoint = models.CharField(_("endpoint"), max_length=150)
-    model = models.CharField(_("model"), max_length=150)
-    object_pk = ObjectKeyField(_("object"), max_length=255)
-    remote_id = models.CharField(_("remote id"), max_length=255)
-
-    class Meta:
-        verbose_name = _("remote object")
-        verbose_name_plural = _("remote objects")
-        constraints = [
-            # 768 characters together, the most that MySQL indexes (3,072 bytes).
-            models.UniqueConstraint(
-                fields=["environment", "dispatch", "endpoint", "model", "object_pk"],
-                name="signal_dispatch_remote",
-            )
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.model} {self.object_pk} at {self.endpoint}: {self.remote_id}"

@@ -96,14 +96,8 @@ def known_id(delivery: Delivery, using: str) -> str | None:
 
 def keep_id(delivery: Delivery, using: str, value: str) -> None:
     """Keep the remote's id for the delivery's object."""
-    RemoteObject.objects.using(using).update_or_create(
-        environment=delivery.environment,
-        dispatch=delivery.dispatch,
-        endpoint=delivery.endpoint,
-        model=delivery.model,
-        object_pk=delivery.object_pk,
-        defaults={"remote_id": value},
-    )
+    rows = RemoteObject.objects.using(using)
+    rows.update_or_create(**_whose(delivery), defaults={"remote_id": value})
 
 
 def forget_id(delivery: Delivery, using: str) -> None:
@@ -112,13 +106,12 @@ def forget_id(delivery: Delivery, using: str) -> None:
 
 
 def _remote(delivery: Delivery, using: str) -> Any:
-    return RemoteObject.objects.using(using).filter(
-        environment=delivery.environment,
-        dispatch=delivery.dispatch,
-        endpoint=delivery.endpoint,
-        model=delivery.model,
-        object_pk=delivery.object_pk,
-    )
+    return RemoteObject.objects.using(using).filter(**_whose(delivery))
+
+
+def _whose(delivery: Delivery) -> dict[str, Any]:
+    names = ("environment", "dispatch", "endpoint", "model", "object_pk")
+    return {name: getattr(delivery, name) for name in names}
 
 
 def _missing(dispatch: ModelDispatch[Any], error: Exception | None) -> str:
