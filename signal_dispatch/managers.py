@@ -9,6 +9,7 @@ from django.db.models import Manager, Model, QuerySet
 
 from signal_dispatch import bulk
 from signal_dispatch.databases import alias_for_writing, joined_transaction
+from signal_dispatch.deadlocks import again_after_deadlock
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.events import Event
 
@@ -43,10 +44,11 @@ class DispatchQuerySet(QuerySet[ModelT]):
         super(DispatchQuerySet, self.none()).update(**kwargs)
         using = alias_for_writing(self)
 
-        def write(rows: Any) -> int:
-            return super(DispatchQuerySet, rows).update(**kwargs)  # noqa: UP008 - these, not self
+        def write(some: Any) -> int:
+            return super(DispatchQuerySet, some).update(**kwargs)  # noqa: UP008 - these, not self
 
-        return bulk.update(self.using(using), using, told, write)
+        rows = self.using(using)
+        return again_after_deadlock(using, lambda: bulk.update(rows, using, told, write))
 
     update.alters_data = True  # type: ignore[attr-defined]
 
@@ -57,11 +59,15 @@ class DispatchQuerySet(QuerySet[ModelT]):
         fields = list(fields)
         if not bulk.hears_of_updates(bulk.dispatches_of(self.model, fields)):
             return super().bulk_update(objs, fields, batch_size)
-        using = alias_for_writing(self)
-        # Not deferred on SQLite. Django calls update() for each batch, which tells of it.
-        with joined_transaction(using):
-            size = min(batch_size or bulk.BATCH, bulk.BATCH)
-            return super(DispatchQuerySet, self.using(using)).bulk_update(objs, fields, size)
+        using, objects = alias_for_writing(self), list(objs)
+        rows, size = self.using(using), min(batch_size or bulk.BATCH, bulk.BATCH)
+
+        def write() -> int:
+            # Not deferred on SQLite. Django calls update() for each batch, which tells of it.
+            with joined_transaction(using):
+                return super(DispatchQuerySet, rows).bulk_update(objects, fields, size)
+
+        return again_after_deadlock(using, write)
 
     bulk_update.alters_data = True  # type: ignore[attr-defined]
 

@@ -5,13 +5,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import OperationalError, connection, connections, transaction
 
 from signal_dispatch import suppressed
 from signal_dispatch.backends import backends
 from signal_dispatch.models import Delivery
 from tests.acceptance.soak import report, scaled
 from tests.shop.models import Ticket
+from tests.waiting import eventually
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "other"]),
@@ -90,3 +91,77 @@ def test_old_values_are_those_that_the_write_meets(declare, receiver):
     other.join(10)
 
     assert [d.payload["status"] for d in Delivery.objects.all()] == ["new"]
+
+
+def update_all(made, status):
+    return Ticket.objects.filter(pk__in=[t.pk for t in made]).update(status=status)
+
+
+def bulk_update_all(made, status):
+    # From what can be gone through once only.
+    return Ticket.objects.bulk_update((Ticket(pk=t.pk, status=status) for t in made), ["status"])
+
+
+def cross(made, write):
+    """Let a transaction that weighs more, and one that writes, each want a row of the other's."""
+    has_last = threading.Event()
+
+    def go_against():
+        onlooker = connection.copy()
+        with transaction.atomic(), suppressed():
+            Ticket.objects.bulk_create([Ticket(number=f"heavy-{n}") for n in range(200)])
+            Ticket.objects.filter(pk=made[-1].pk).update(place=1)
+            has_last.set()
+            eventually(lambda: is_locked(made[0], onlooker))
+            Ticket.objects.filter(pk=made[0].pk).update(place=1)
+        onlooker.close()
+        connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        against = pool.submit(go_against)
+        assert has_last.wait(10)
+        try:
+            return write()
+        finally:
+            against.result(30)
+
+
+def is_locked(ticket, onlooker):
+    with onlooker.cursor() as cursor:
+        sql = "SELECT 1 FROM shop_ticket WHERE id = %s FOR UPDATE SKIP LOCKED"
+        cursor.execute(sql, [ticket.pk])
+        return cursor.fetchone() is None
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer.")
+@pytest.mark.parametrize("write", [update_all, bulk_update_all])
+def test_what_a_deadlock_ends_is_done_again(declare, receiver, write):
+    declare(Ticket, path="{number}")
+    with suppressed():
+        made = Ticket.objects.bulk_create([Ticket(number=f"T-{n}") for n in range(3)])
+
+    assert cross(made, lambda: write(made, "sold")) == 3
+
+    backends["default"].drain(60)
+    assert sorted(r.json["number"] for r in receiver.requests) == ["T-0", "T-1", "T-2"]
+    assert {r.json["status"] for r in receiver.requests} == {"sold"}
+    assert set(Ticket.objects.filter(number__startswith="T").values_list("status", "place")) == {
+        ("sold", 0),
+        ("sold", 1),
+    }
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer.")
+def test_but_the_transaction_of_a_site_is_the_sites(declare):
+    declare(Ticket, path="{number}")
+    with suppressed():
+        made = Ticket.objects.bulk_create([Ticket(number=f"T-{n}") for n in range(3)])
+
+    def write():
+        with transaction.atomic():
+            update_all(made, "sold")
+
+    with pytest.raises(OperationalError, match=r"(?i)deadlock"):
+        cross(made, write)
+
+    assert not Delivery.objects.exists()
