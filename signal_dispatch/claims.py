@@ -16,8 +16,9 @@ from signal_dispatch import crashpoints, families
 from signal_dispatch.clocks import DatabaseNow, SecondsFromNow
 from signal_dispatch.conf import settings
 from signal_dispatch.databases import own_transaction
+from signal_dispatch.insertion import FIRST_EPOCH
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
-from signal_dispatch.outbox import FIRST_EPOCH, Lease
+from signal_dispatch.outbox import Lease
 from signal_dispatch.scopes import Kind, Scope
 
 #: How many places in the index are looked at in one statement; SQLite takes 500 parts of a union.

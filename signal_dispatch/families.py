@@ -12,7 +12,7 @@ from django.db.models.expressions import RawSQL
 from django.db.models.functions import Left
 from django.db.models.lookups import Exact
 
-from signal_dispatch.outbox import quoted_table
+from signal_dispatch.insertion import quoted_table
 
 #: How many endpoints one statement finds on PostgreSQL and SQLite.
 STEPS = 200

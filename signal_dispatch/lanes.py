@@ -11,9 +11,10 @@ from django.db.models import Min
 
 from signal_dispatch.clocks import SecondsFromNow, now_sql
 from signal_dispatch.databases import own_transaction
+from signal_dispatch.insertion import quoted_table
 from signal_dispatch.keys import key_as_text
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
-from signal_dispatch.outbox import Lease, quoted_table
+from signal_dispatch.outbox import Lease
 
 #: Seconds that whoever can't come back waits for a row that somebody has locked, and between two
 #: tries.

@@ -7,8 +7,8 @@ from django.db import connections
 
 from signal_dispatch import masking
 from signal_dispatch.clocks import now_sql
+from signal_dispatch.insertion import quoted_table
 from signal_dispatch.models import Delivery, State, storable
-from signal_dispatch.outbox import quoted_table
 
 if TYPE_CHECKING:
     from signal_dispatch.settling import Settlement

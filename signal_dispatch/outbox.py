@@ -2,18 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from operator import attrgetter
-from typing import Any
 
 from django.db import connections
-from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import CharField, PositiveIntegerField, PositiveSmallIntegerField, TextField
 from django.utils import timezone
 
 from signal_dispatch import crashpoints
-from signal_dispatch.clocks import DatabaseNow, now_sql
+from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.databases import reads_old_snapshots
+from signal_dispatch.insertion import insert_statement, quoted_table, written
 from signal_dispatch.models import UNFINISHED, Delivery, EndpointState, State
 
 
@@ -23,27 +19,6 @@ class Lease:
 
     holder: str
     seconds: float
-
-
-#: The epoch of a row that was leased when it was recorded.
-FIRST_EPOCH = 1
-
-# Recording. Everything in this INSERT that is not decided by the statement itself.
-_DECIDED = (
-    "id",
-    "state",
-    "available_at",
-    "not_before",
-    "held_by",
-    "epoch",
-    "created_at",
-    "finished_at",
-)
-_GIVEN = tuple(f for f in Delivery._meta.concrete_fields if f.name not in _DECIDED)
-# Values of these types are written as they are, on every database: to ask the fields takes longer.
-_PLAIN = {CharField: str, TextField: str, PositiveIntegerField: int, PositiveSmallIntegerField: int}
-_COLUMNS = tuple((f, _PLAIN.get(type(f))) for f in _GIVEN)
-_values = attrgetter(*(f.attname for f in _GIVEN))
 
 
 def record(
@@ -72,17 +47,17 @@ def record(
     if leased and asks_before:
         leased = not _is_barred(delivery, using)
     seconds = lease.seconds if leased and lease else delay
-    holder = lease.holder if leased and lease else ""
     state, delayed = State(delivery.state), delay > 0
     look, gated = look and not asks_before, leased and not asks_before
-    statement = _insert_statement(
-        using, seconds, look=look, delayed=delayed, gated=gated, state=state
+    statement = insert_statement(
+        using, seconds, look=look, delayed=delayed, leased=leased, gated=gated, state=state
     )
-    given = _written(delivery, connection)
-    decided: list[Any] = [holder, int(leased), *([delivery.lane] if look else [])]
-    decided += [delivery.environment, delivery.endpoint] if gated else []
+    holder = lease.holder if leased and lease else ""
+    given = written(delivery, connection)
+    given += [*([holder] if leased else []), *([delivery.lane] if look else [])]
+    given += [delivery.environment, delivery.endpoint] if gated else []
     with connection.cursor() as cursor:
-        cursor.execute(statement, [*given, delivery.state, *decided])
+        cursor.execute(statement, given)
         if connection.features.can_return_columns_from_insert:
             delivery.pk, delivery.state, delivery.epoch = cursor.fetchone()
         else:
@@ -97,67 +72,7 @@ def record(
     crashpoints.reached("before_commit")
 
 
-def _written(delivery: Delivery, connection: BaseDatabaseWrapper) -> list[Any]:
-    """Return what stands in the columns of ``_GIVEN``."""
-    return [
-        value
-        if value is None or type(value) is plain
-        else field.get_db_prep_save(value, connection)
-        for value, (field, plain) in zip(_values(delivery), _COLUMNS, strict=True)
-    ]
-
-
 _STATE_OF = "SELECT state, epoch FROM {table} WHERE id = %s"
-
-
-@lru_cache(maxsize=256)
-def _insert_statement(
-    using: str, seconds: float, *, look: bool, delayed: bool, gated: bool, state: State
-) -> str:
-    connection = connections[using]
-    quote = connection.ops.quote_name
-    columns = [f.column for f in _GIVEN]
-    columns += ["state", "available_at", "held_by", "epoch"]
-    columns += ["not_before", "created_at", "finished_at"]
-    now, due = now_sql(connection), now_sql(connection, seconds)
-    values = ["%s"] * len(_GIVEN)
-    looks = _looks(using, look=look, gated=gated)
-    # MySQL takes the outbox itself in no other place than a derived table. Without its limit
-    # PostgreSQL copies each look to wherever it is named: that doubles the time of planning.
-    source = f" FROM (SELECT {', '.join(looks.values())} LIMIT 1) AS looked" if looks else ""
-    available = due if state == State.PENDING else "NULL"
-    values.append("CASE WHEN busy THEN 'waiting' ELSE %s END" if look else "%s")
-    if looks:
-        held = f"CASE WHEN {' OR '.join(looks)} THEN {{}} ELSE {{}} END"
-        free = f"CASE WHEN barred THEN {now} ELSE {due} END" if gated else available
-        values.append(f"CASE WHEN busy THEN NULL ELSE {free} END" if look else free)
-        values += [held.format("''", "%s"), held.format("0", "%s")]
-    else:
-        values += [available, "%s", "%s"]
-    finished = "NULL" if state in UNFINISHED else now
-    values += [due if delayed else "NULL", now, finished]
-    names = ", ".join(quote(column) for column in columns if column)
-    statement = f"INSERT INTO {quoted_table(using)} ({names}) SELECT {', '.join(values)}{source}"
-    if connection.features.can_return_columns_from_insert:
-        statement += " RETURNING id, state, epoch"
-    return statement
-
-
-def _looks(using: str, *, look: bool, gated: bool) -> dict[str, str]:
-    """Return by its name what the INSERT looks at before it decides."""
-    looks = {}
-    if look:
-        looks["busy"] = (
-            f"EXISTS (SELECT 1 FROM {quoted_table(using)}"
-            f" WHERE state IN ('pending', 'waiting') AND lane = %s) AS busy"
-        )
-    if gated:  # whoever pauses an endpoint is heard by every save that begins after that commit
-        states = connections[using].ops.quote_name(EndpointState._meta.db_table)
-        looks["barred"] = (
-            f"EXISTS (SELECT 1 FROM {states} WHERE environment = %s AND endpoint = %s"
-            f" AND (open_until IS NOT NULL OR paused_at IS NOT NULL)) AS barred"
-        )
-    return looks
 
 
 def record_many(
@@ -236,8 +151,3 @@ def withdraw(delivery: Delivery, using: str) -> bool:
     """Delete a delivery of the open transaction; False where it is gone already."""
     rows = Delivery.objects.using(using).filter(pk=delivery.pk, uid=delivery.uid)
     return bool(rows.delete()[0])
-
-
-def quoted_table(using: str) -> str:
-    """Return the outbox's table as it stands in SQL."""
-    return connections[using].ops.quote_name(Delivery._meta.db_table)

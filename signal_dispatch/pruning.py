@@ -15,8 +15,8 @@ from django.db.models import Exists, OuterRef
 from signal_dispatch.clocks import DatabaseNow, StoredMoment
 from signal_dispatch.conf import settings
 from signal_dispatch.databases import is_refused_by_test, own_transaction
+from signal_dispatch.insertion import quoted_table
 from signal_dispatch.models import Attempt, Delivery, DeliveryQuerySet, State
-from signal_dispatch.outbox import quoted_table
 
 logger = logging.getLogger("signal_dispatch")
 

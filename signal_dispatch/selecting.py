@@ -16,10 +16,10 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from signal_dispatch.clocks import DatabaseNow
+from signal_dispatch.insertion import quoted_table
 from signal_dispatch.keys import key_as_text, key_from_text, plain_key
 from signal_dispatch.models import UNFINISHED, Delivery, DeliveryQuerySet, State, storable
 from signal_dispatch.moments import MomentField
-from signal_dispatch.outbox import quoted_table
 
 #: What may stand for a state: whichever of ``UNFINISHED`` it is.
 ANY_UNFINISHED = "unfinished"

@@ -7,7 +7,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from signal_dispatch import crashpoints, outbox
+from signal_dispatch import crashpoints, insertion, outbox
 from signal_dispatch.clocks import DatabaseNow
 from signal_dispatch.models import Delivery, EndpointState, State
 from tests.deliveries import MINE, delivery, new, recorded, seconds_until, statements
@@ -30,30 +30,44 @@ def test_a_new_delivery_is_due_at_once():
     assert (row.uid, row.headers, bytes(row.body)) == (made.uid, {"X": "ü"}, b"\x00\xff")
 
 
-def test_every_column_is_read_back_as_it_was_given():
+@pytest.mark.parametrize("state", ["pending", "failed"])
+def test_every_column_is_read_back_as_it_was_given(state):
     texts = ["environment", "dispatch", "endpoint", "event", "model", "object_pk", "lane", "method"]
-    texts += ["path", "trace", "error_class", "reason"]
-    numbers = ["hops", "attempts", "forwarded_after", "handler_tries", "replaced_by_id"]
-    numbers += ["last_status", "last_duration_ms"]
+    texts += ["path", "trace"]
+    reasons = ["error_class", "reason"] if state == "failed" else []
     made, row = recorded(
-        **{name: f"é'%s\\{number}" for number, name in enumerate(texts)},
-        **{name: number for number, name in enumerate(numbers)},
-        retried=True,
+        **{name: f"é'%s\\{number}" for number, name in enumerate([*texts, *reasons])},
+        hops=3,
+        state=state,
         headers={"a": "ü"},
         body=b"\x00\xff",
     )
 
-    columns = [field.attname for field in outbox._GIVEN]
-    assert set(columns) == {*texts, *numbers, "retried", "headers", "body", "uid"}
-    assert [getattr(row, name) for name in columns] == [getattr(made, name) for name in columns]
+    columns = [field.attname for field in insertion.GIVEN]
+    assert set(columns) == {*texts, "hops", "headers", "body", "uid"}
+    assert stored(row, [*columns, *reasons]) == stored(made, [*columns, *reasons])
+
+
+@pytest.mark.parametrize("lease", [None, MINE])
+def test_all_others_are_those_of_a_new_delivery(lease):
+    given = {field.attname for field in insertion.GIVEN}
+    decided = {"id", "available_at", "held_by", "epoch", "created_at"}
+    others = [f.attname for f in Delivery._meta.concrete_fields if f.attname not in given | decided]
+    _made, row = recorded(lease=lease)
+
+    assert stored(row, others) == stored(Delivery(), others)
+
+
+def stored(delivery, names):
+    return [getattr(delivery, name) for name in names]
 
 
 def test_with_a_lease_it_is_nobody_elses_until_that_ends():
     made, row = recorded(lease=MINE)
 
-    assert (row.state, row.held_by, row.epoch) == ("pending", "me", outbox.FIRST_EPOCH)
+    assert (row.state, row.held_by, row.epoch) == ("pending", "me", insertion.FIRST_EPOCH)
     assert (row.available_at - row.created_at, row.not_before) == (A_MINUTE, None)
-    assert (made.state, made.held_by, made.epoch) == ("pending", "me", outbox.FIRST_EPOCH)
+    assert (made.state, made.held_by, made.epoch) == ("pending", "me", insertion.FIRST_EPOCH)
 
 
 def test_a_lease_can_not_be_altered():
@@ -156,10 +170,10 @@ def test_where_the_look_would_lock_it_is_a_statement_of_its_own():
 def returns_nothing(monkeypatch):
     if connection.vendor == "postgresql":
         pytest.skip("Its driver tells no number in any other way than by returning the column.")
-    outbox._insert_statement.cache_clear()
+    insertion.insert_statement.cache_clear()
     monkeypatch.setattr(connection.features, "can_return_columns_from_insert", False)
     yield
-    outbox._insert_statement.cache_clear()
+    insertion.insert_statement.cache_clear()
 
 
 @pytest.mark.usefixtures("returns_nothing")
@@ -189,7 +203,7 @@ def test_a_database_that_returns_nothing_is_not_asked_what_the_insert_did_not_de
 def test_a_database_that_returns_nothing_and_reads_old_snapshots_knows_of_the_lease():
     made, row = recorded(lease=MINE)
 
-    assert (made.held_by, made.epoch) == (row.held_by, row.epoch) == ("me", outbox.FIRST_EPOCH)
+    assert (made.held_by, made.epoch) == (row.held_by, row.epoch) == ("me", insertion.FIRST_EPOCH)
 
 
 def test_a_delivery_knows_when_it_was_recorded():
