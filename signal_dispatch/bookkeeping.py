@@ -13,11 +13,11 @@ from signal_dispatch import claims, lanes
 from signal_dispatch.accounts import Accountant
 from signal_dispatch.gates import Gatekeeper
 from signal_dispatch.hand import Hand
+from signal_dispatch.insertion import FIRST_EPOCH
 from signal_dispatch.intake import Intake
 from signal_dispatch.jobs import Job
 from signal_dispatch.loops import Loop
 from signal_dispatch.naps import MAX_SLEEP_SECONDS
-from signal_dispatch.outbox import FIRST_EPOCH
 from signal_dispatch.outboxes import do_all
 from signal_dispatch.pruning import Pruner
 from signal_dispatch.records import Recorder
@@ -57,6 +57,20 @@ class Bookkeeper(Loop):
         self.pruner = Pruner(self.sweeper.aliases)
         longest = sweeping.get("max_sleep_seconds", MAX_SLEEP_SECONDS)
         self.repairer = Repairer(self.sweeper.aliases, min(REPAIR_SECONDS, 5 * longest))
+        #: When it looks again by itself.
+        self._looks_at = -inf
+
+    # For any thread that holds the lock
+
+    def note_lease(self) -> None:
+        """Wake it where it would look after leases, and after hints that got lost, too late."""
+        if self.renewer.next_at < self._looks_at:
+            self._hand.work.notify()
+
+    def note_settled(self) -> None:
+        """Wake it where something is due sooner now: for each call it would do little else."""
+        if self._due_at() < self._looks_at:
+            self._hand.work.notify()
 
     # Waiting
 
@@ -64,11 +78,16 @@ class Bookkeeper(Loop):
         return self._hand.closing
 
     def _next_at(self) -> float:
+        self._looks_at = self._due_at()
+        return self._looks_at
+
+    def _due_at(self) -> float:
         hand, now = self._hand, monotonic()
         if hand.to_look or hand.stale or (hand.stopping and len(hand.queue)):
             return now
         times = [
             hand.next_read,
+            hand.next_flush,
             self.sweeper.next_at(now),
             self.gatekeeper.next_at(),
             hand.health.next_news(),
@@ -77,8 +96,6 @@ class Bookkeeper(Loop):
             times += [self.pruner.next_at, self.repairer.next_at]
         if (next_look := self.intake.next_look()) is not None:
             times.append(next_look)
-        if hand.settled:
-            times.append(hand.next_flush)
         if hand.watched or len(hand.queue) or hand.queue.in_flight or hand.settled:
             times.append(self.renewer.next_at)
         return min(times)
@@ -104,7 +121,7 @@ class Bookkeeper(Loop):
 
     def _record_if_due(self) -> None:
         with self._hand.lock:
-            due = bool(self._hand.settled) and self._hand.next_flush <= monotonic()
+            due = self._hand.next_flush <= monotonic()
         if due:
             self.recorder.record()
 

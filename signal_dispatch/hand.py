@@ -18,8 +18,8 @@ MAX_UNRECORDED = 32
 FLUSH_COUNT = 28
 #: Seconds that an answer may wait for others to be recorded with.
 FLUSH_SECONDS = 0.1
-#: In a burst of saves so many committed deliveries are read back together, or what has come when
-#: the first of them has waited for so many seconds.
+#: In a long burst that nobody gives way to any more, so many committed deliveries are read back
+#: together, or what has come when the first of them has waited for so many seconds.
 READ_COUNT, READ_SECONDS = 32, 0.05
 #: Seconds after which a lane where something waited is taken for free again.
 CONTENDED_SECONDS = 5.0
@@ -28,10 +28,11 @@ BURST_SECONDS = 0.02
 #: So many notes of saves, each within those seconds after the one before, are a long burst. A save
 #: is noted when it is recorded, and when it is committed.
 LONG_BURST = 12
-#: Seconds after which a call needs the interpreter no more: it waits for its answer.
-BUSY_SECONDS = 0.05
-#: Seconds that a job is held back at most.
-PATIENCE_SECONDS = 0.25
+#: A long burst is given way to for so many seconds. One that goes on has to bear with the calls.
+PATIENCE_SECONDS = 3.0
+#: Seconds after which a call that was begun is taken to wait for its answer: then it needs the
+#: interpreter no more.
+BUSY_SECONDS = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class Hand:
         #: When a thread that is no sender saved something, the last time.
         self.saved_at = -inf
         self._saves_in_a_row = 0
+        self._burst_began = -inf
         #: What hooks under test and broken code raised in threads.
         self.errors: list[BaseException] = []
         #: No sender takes another job; once closing, the bookkeeper ends too.
@@ -141,13 +143,20 @@ class Hand:
     def note_save(self) -> None:
         """Note that a thread saved something just now."""
         now = monotonic()
-        goes_on = now < self.saved_at + BURST_SECONDS
-        self._saves_in_a_row = self._saves_in_a_row + 1 if goes_on else 1
+        if now >= self.saved_at + BURST_SECONDS:
+            self._saves_in_a_row, self._burst_began = 0, now
+        self._saves_in_a_row += 1
         self.saved_at = now
 
     @property
-    def _in_long_burst(self) -> bool:
-        return self._saves_in_a_row >= LONG_BURST and monotonic() < self.saved_at + BURST_SECONDS
+    def _burst_until(self) -> float:
+        """Return until when a long burst of saves goes on, if nobody saves again."""
+        return self.saved_at + BURST_SECONDS if self._saves_in_a_row >= LONG_BURST else -inf
+
+    @property
+    def _yields_until(self) -> float:
+        """Return until when everything that can wait does so for a long burst of saves."""
+        return min(self._burst_until, self._burst_began + PATIENCE_SECONDS)
 
     def note_committed(self, deliveries: Mapping[tuple[str, int], float]) -> None:
         """Note what is to be read back: alias and id, and when the lease began."""
@@ -157,15 +166,18 @@ class Hand:
 
     @property
     def next_read(self) -> float:
-        """Return when to read back what was committed: together, in a long burst of saves.
+        """Return when to read back what was committed: after a long burst of saves, or together.
 
         As all of these times: a stamp of ``monotonic()``, ``-inf`` for at once.
         """
         if not self.to_read:
             return inf
-        if len(self.to_read) >= READ_COUNT or not self._in_long_burst:
+        now = monotonic()
+        if now < self._yields_until:
+            return self._yields_until
+        if len(self.to_read) >= READ_COUNT or now >= self._burst_until:
             return -inf
-        return min(self.read_since + READ_SECONDS, self.saved_at + BURST_SECONDS)
+        return min(self.read_since + READ_SECONDS, self._burst_until)
 
     def note_waiting(self, using: str, lane: str) -> None:
         """Note that something was recorded that waits in a lane; perhaps it need not."""
@@ -181,12 +193,15 @@ class Hand:
 
         What waits in the same lane waits for the record, so that is not put off.
         """
-        if len(self.settled) >= FLUSH_COUNT or any(self._is_awaited(s.job) for s in self.settled):
+        if not self.settled:
+            return inf
+        awaited = self.contended and any(self._is_awaited(s.job) for s in self.settled)
+        if len(self.settled) >= FLUSH_COUNT or awaited:
             return -inf
         latest = self.settled[0].since + FLUSH_SECONDS
         if self.queue.in_flight or len(self.queue):
             return latest
-        return min(latest, self.saved_at + BURST_SECONDS) if self._in_long_burst else -inf
+        return min(latest, self._burst_until) if monotonic() < self._burst_until else -inf
 
     def _is_awaited(self, job: Job) -> bool:
         return self.contended.get((job.using, job.delivery.lane), -inf) > monotonic()
@@ -195,18 +210,14 @@ class Hand:
     def gives_way(self) -> float:
         """Return for how many seconds more the ready jobs are held back; 0 where they may go.
 
-        Threads that save and threads that send share the interpreter's lock, and somebody waits
-        for the save. So in a burst of saves one call at a time is begun, and the next one when it
-        is done, waits for its answer, or a job was held back for too long.
+        All threads share the interpreter's lock, and those that fight for it spend more time on
+        that than on their calls. So calls are begun one after the other: the next one when the one
+        before is done, or waits for its answer. And none is begun in a long burst of saves, for
+        somebody waits for its end.
         """
-        now, begun = monotonic(), self.queue.last_begun
-        if begun is None or now >= min(self.saved_at + BURST_SECONDS, begun + BUSY_SECONDS):
-            return 0.0  # without a look at what is ready, which may be for thousands of endpoints
-        ready = self.queue.ready_since
-        if ready is None:
-            return 0.0
-        until = min(self.saved_at + BURST_SECONDS, begun + BUSY_SECONDS, ready + PATIENCE_SECONDS)
-        return max(0.0, until - now)
+        begun, now = self.queue.last_begun, monotonic()
+        until = max(self._yields_until, -inf if begun is None else begun + BUSY_SECONDS)
+        return until - now if now < until and self.queue.may_go else 0.0
 
     def keys(self) -> set[tuple[str, int]]:
         """Return alias and id of what it has a job for."""

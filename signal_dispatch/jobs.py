@@ -30,8 +30,7 @@ class Job:
     since: float
     #: The one call that tries whether an endpoint is well again.
     probe: bool = False
-    #: When the queue got it, and when a sender took it.
-    ready_at: float = 0.0
+    #: When a sender took it.
     begun_at: float = 0.0
     #: Until when its lease is renewed: foreign code has no deadline.
     renewed_until: float = inf
@@ -72,11 +71,6 @@ class Line:
 
     def __iter__(self) -> Iterator[Job]:
         return chain(self.probes, *self._kinds)
-
-    @property
-    def ready_since(self) -> float:
-        """Return since when its oldest job is ready; there is one."""
-        return min(jobs[0].ready_at for jobs in (self.probes, *self._kinds) if jobs)
 
     def of(self, *, retried: bool) -> deque[Job]:
         """Return the first attempts, or the retries."""

@@ -71,9 +71,9 @@ class Queue:
         return max(0, self.limit - self._count) if self.bytes < self.limit_bytes else 0
 
     @property
-    def ready_since(self) -> float | None:
-        """Return since when the oldest job that may go now is ready; None where none may."""
-        return min((self._ready[place].ready_since for place in self._open()), default=None)
+    def may_go(self) -> bool:
+        """Whether one of the jobs may go now."""
+        return next(self._open(), None) is not None
 
     @property
     def last_begun(self) -> float | None:
@@ -85,7 +85,6 @@ class Queue:
         """Add a job; False, and nothing is kept, when it is full."""
         if self._count >= self.limit or (self._count and self.bytes + job.size > self.limit_bytes):
             return False
-        job.ready_at = monotonic()
         self._line_of(job).append(job)
         return True
 

@@ -38,7 +38,7 @@ class Recorder:
                 hand.settled = [s for some in left.values() for s in some] + hand.settled
                 hand.to_look |= freed
                 hand.recording = 0
-                hand.ready.notify_all()
+                hand.ready.notify()  # whoever takes a job sees to it that the next one is taken
 
     def _record_on(self, using: str, batch: list[Settled]) -> set[str]:
         """Write the batch, and return the lanes whose head is settled now, or may be."""

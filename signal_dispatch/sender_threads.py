@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from math import inf
 from time import monotonic
 
@@ -35,11 +36,21 @@ INTERNAL_DELAY_SECONDS = 5.0
 class SenderThreads:
     """The senders of one process: at most ``most``, each ends after ``idle_seconds`` without work.
 
-    ``keep_errors``: what hooks raise is kept in the hand, for whoever drains or stops.
+    ``note_settled`` is called when a job is done. ``keep_errors``: what hooks raise is kept in the
+    hand, for whoever drains or stops.
     """
 
-    def __init__(self, hand: Hand, *, most: int, idle_seconds: float, keep_errors: bool) -> None:
+    def __init__(
+        self,
+        hand: Hand,
+        note_settled: Callable[[], None],
+        *,
+        most: int,
+        idle_seconds: float,
+        keep_errors: bool,
+    ) -> None:
         self._hand = hand
+        self._note_settled = note_settled
         self._most = most
         self._idle_seconds = idle_seconds
         self._keep_errors = keep_errors
@@ -47,6 +58,8 @@ class SenderThreads:
         self._idle = 0
         #: Whether one of the idle ones looks again by itself when giving way ends.
         self._watching = False
+        #: Whether one was called, or started, and has not looked yet.
+        self._called = False
         self._number = 0
 
     # For any thread that holds the lock
@@ -64,18 +77,19 @@ class SenderThreads:
     def staff(self) -> None:
         """See to it that somebody takes what is ready as soon as it may go.
 
-        Whoever makes a job ready calls this, and whoever takes one, for those that are left. While
-        the senders give way, one of them that waits for the end of it is enough.
+        Whoever makes a job ready calls this, and whoever takes one, for those that are left. So
+        one at a time is called; and while the senders give way, one that waits for the end of it
+        is enough.
         """
         queue = self._hand.queue
-        wanted = len(queue) if queue.ready_since is not None else 0
-        if self._hand.gives_way:
-            wanted = 0 if self._watching else 1
-        elif len(queue) and not self.alive:  # what may not go yet needs somebody who waits for it
-            wanted = max(wanted, 1)
-        if wanted and self._idle:
+        # What may not go yet needs somebody who waits for it, too.
+        wanted = queue.may_go or (len(queue) > 0 and not self.alive)
+        if not wanted or self._called or (self._watching and self._hand.gives_way):
+            return
+        if self._idle:
+            self._called = True
             self._hand.ready.notify()
-        if self._idle < wanted and len(self.alive) < self._most:
+        elif len(self.alive) < self._most:
             self._start_sender()
 
     def _start_sender(self) -> None:
@@ -84,6 +98,7 @@ class SenderThreads:
             target=self._send_all, name=f"signal_dispatch-sender-{self._number}", daemon=True
         )
         if start_thread(thread):
+            self._called = True
             self.alive.add(thread)
 
     # For the senders
@@ -110,6 +125,7 @@ class SenderThreads:
     def _next_job(self, *, wait: bool) -> Job | None:
         hand, until = self._hand, monotonic() + self._idle_seconds
         with hand.lock:
+            self._called = False
             while not hand.stopping:
                 giving_way = hand.gives_way  # once: it may end between a look and the wait
                 job = None if giving_way else self._take()
@@ -168,6 +184,7 @@ class SenderThreads:
         self._idle += 1
         self._hand.ready.wait(min(seconds, until_look) if watches else seconds)
         self._idle -= 1
+        self._called = False
         self._watching = self._watching and not watches
 
     def _send(self, job: Job, sessions: SessionCache) -> None:
@@ -180,7 +197,7 @@ class SenderThreads:
             hand.queue.done(job)
             if settlement is not None:
                 hand.settled.append(Settled(job, settlement))
-            hand.work.notify()
+            self._note_settled()
 
     def _try(self, job: Job, sessions: SessionCache) -> Settlement | None:
         try:

@@ -51,9 +51,6 @@ class Worker:
     ) -> None:
         patience.connect()
         self._hand = Hand(queue_size, queue_bytes, watching=watching, rate_patience=rate_patience)
-        self._senders = SenderThreads(
-            self._hand, most=max_senders, idle_seconds=idle_seconds, keep_errors=keep_errors
-        )
         self._thread: threading.Thread | None = None
         self._bookkeeper = Bookkeeper(
             self._hand,
@@ -65,6 +62,13 @@ class Worker:
             using=using,
             after_look=after_look,
             eager=eager,
+        )
+        self._senders = SenderThreads(
+            self._hand,
+            self._bookkeeper.note_settled,
+            most=max_senders,
+            idle_seconds=idle_seconds,
+            keep_errors=keep_errors,
         )
 
     def look_for_repairs(self) -> None:
@@ -113,6 +117,7 @@ class Worker:
             key = recorded.using, recorded.delivery.pk
             with self._hand.lock:
                 self._senders.note_save()
+                self._bookkeeper.note_lease()
                 self._hand.watched[key] = recorded.since
                 # SQLite gives out the number of a row that a savepoint took back again.
                 self._hand.to_read.pop(key, None)

@@ -18,6 +18,7 @@ from signal_dispatch.hand import (
     FLUSH_COUNT,
     FLUSH_SECONDS,
     LONG_BURST,
+    PATIENCE_SECONDS,
     READ_COUNT,
     READ_SECONDS,
     Hand,
@@ -348,37 +349,99 @@ def test_what_was_committed_is_read_back_and_what_was_not_is_not(desk):
     assert desk.hand.to_read == {}
 
 
+def burst(desk, seconds):
+    """Save again and again for so long."""
+    until = desk.now + seconds
+    while desk.now < until:
+        desk.now = min(until, desk.now + BURST_SECONDS / 2)
+        desk.save(1)
+
+
 @pytest.mark.django_db
-def test_in_a_burst_of_saves_they_are_read_back_together(desk):
+def test_what_a_long_burst_of_saves_commits_is_read_back_after_it(desk):
     desk.rest()
     desk.save(LONG_BURST)
-    desk.hand.note_committed({("default", held().pk): desk.now})
+    desk.hand.note_committed({("default", held().pk): desk.now for _ in range(READ_COUNT)})
+    burst(desk, 1)
     assert desk.wait == pytest.approx(BURST_SECONDS)
     desk.step()
     assert not desk.ready, "whatever else there was to do"
-    while desk.now < desk.hand.read_since + READ_SECONDS:
-        desk.now += BURST_SECONDS / 2
-        desk.save(1)
-        if len(desk.hand.to_read) < BATCH:
-            desk.hand.note_committed({("default", held().pk): desk.now})
+    desk.now += BURST_SECONDS
+    assert desk.wait <= 0
     desk.step()
 
     assert len(desk.ready) == BATCH
-    assert desk.hand.to_read == {}
+    assert len(desk.hand.to_read) == READ_COUNT - BATCH
 
 
 @pytest.mark.django_db
-def test_nor_are_they_left_for_long_when_they_are_many_or_the_burst_is_over(desk):
+def test_or_together_where_the_burst_goes_on(desk):
     desk.rest()
     desk.save(LONG_BURST)
+    burst(desk, PATIENCE_SECONDS)
     desk.hand.note_committed({("default", pk): desk.now for pk in range(READ_COUNT - 1)})
-    assert desk.wait > 0
+    assert desk.wait == pytest.approx(BURST_SECONDS)
+    burst(desk, READ_SECONDS - BURST_SECONDS / 2)
+    assert desk.wait == pytest.approx(BURST_SECONDS / 2), "the first has waited for long enough"
     desk.hand.note_committed({("default", READ_COUNT): desk.now})
-    assert desk.wait <= 0
+    assert desk.wait <= 0, "they are many"
     desk.hand.to_read.popitem()
-    assert desk.wait > 0
-    desk.now += BURST_SECONDS
+    desk.now += BURST_SECONDS / 2
     assert desk.wait <= 0
+
+
+@pytest.mark.django_db
+def test_it_is_woken_by_what_is_due_sooner_alone(desk, monkeypatch):
+    desk.rest()
+    woken = []
+    monkeypatch.setattr(desk.hand.work, "notify", lambda: woken.append(True))
+    desk.hand.queue.put(desk.job(held()))
+    desk.keeper._next_at()
+    desk.settle(held())
+    desk.keeper.note_settled()
+    assert woken.pop(), "when that is to be recorded it does not know yet"
+    desk.keeper._next_at()
+    for _ in range(FLUSH_COUNT - 2):
+        desk.settle(held())
+        desk.keeper.note_settled()
+    assert not woken, "it knows"
+    desk.settle(held())
+    desk.keeper.note_settled()
+    assert woken.pop(), "now it is to be recorded at once"
+
+
+@pytest.mark.django_db
+def test_it_is_woken_for_more_that_is_due_as_soon_as_there_is_room(desk, monkeypatch):
+    desk.rest()
+    woken = []
+    monkeypatch.setattr(desk.hand.work, "notify", lambda: woken.append(True))
+    desk.keeper.sweeper._more_is_due = True
+    for _ in range(desk.keeper.sweeper._appetite.enough):
+        desk.hand.queue.put(desk.job(held()))
+    desk.keeper._next_at()
+    desk.keeper.note_settled()
+    assert not woken
+    desk.hand.queue.take()
+    desk.keeper.note_settled()
+    assert woken
+
+
+@pytest.mark.django_db
+def test_a_lease_wakes_it_where_it_would_sleep_for_longer_than_it_looks_after_leases(
+    desk, monkeypatch
+):
+    desk.rest()
+    woken = []
+    monkeypatch.setattr(desk.hand.work, "notify", lambda: woken.append(True))
+    desk.keeper._next_at()
+    desk.keeper.renewer.next_at = desk.now - 40
+    desk.keeper.note_lease()
+    assert woken.pop(), "nothing was leased until now"
+    desk.hand.watched["default", 1] = desk.now
+    desk.keeper.renewer.next_at = desk.now + 5
+    desk.keeper._next_at()
+    desk.keeper.note_lease()
+    assert not woken
 
 
 @pytest.mark.django_db

@@ -16,7 +16,7 @@ from signal_dispatch.sender_threads import SenderThreads
 def senders(monkeypatch):
     """Return senders with one job ready; ``senders.waits`` says for how long one waited."""
     hand = Hand(10, 10**6)
-    made = SenderThreads(hand, most=1, idle_seconds=3600, keep_errors=False)
+    made = SenderThreads(hand, lambda: None, most=1, idle_seconds=3600, keep_errors=False)
     made.waits = []
     monkeypatch.setattr(hand.ready, "wait", made.waits.append)
     monkeypatch.setattr("signal_dispatch.sender_threads._may_begin", lambda job: True)
@@ -44,6 +44,19 @@ def test_one_sender_is_enough_to_wait_for_the_end_of_giving_way(senders, monkeyp
 
     assert senders.waits == [pytest.approx(3600, abs=60)]
     assert senders._watching, "it is the other one's to end"
+
+
+def test_one_at_a_time_is_called(senders, monkeypatch):
+    called = []
+    monkeypatch.setattr(senders._hand.ready, "notify", lambda: called.append(True))
+    senders._idle = 3
+    for _ in range(3):
+        senders._hand.queue.put(Job(Delivery(endpoint="crm"), "default", 0.0))
+        senders.staff()
+    assert called == [True]
+
+    senders._next_job(wait=False)  # as whoever was called does, and calls the next one
+    assert called == [True, True]
 
 
 def test_a_job_that_the_rate_does_not_admit_is_the_first_once_it_may_go(senders, monkeypatch):

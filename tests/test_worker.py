@@ -245,7 +245,7 @@ def test_a_burst_costs_few_statements(make, receiver):
     assert len(counted) < 25, counted
 
 
-# Giving way to the threads that save.
+# Giving way to each other, and to the threads that save.
 
 
 @pytest.fixture
@@ -259,8 +259,8 @@ def giving_way(monkeypatch):
     return give_way
 
 
-def test_in_a_burst_of_saves_calls_go_one_at_a_time(make, receiver, giving_way):
-    giving_way()
+def test_calls_that_are_answered_soon_go_one_at_a_time(make, receiver, giving_way):
+    giving_way(PATIENCE_SECONDS=0)
     lock, now, most = threading.Lock(), [0], [0]
 
     def count(request):
@@ -282,10 +282,10 @@ def test_in_a_burst_of_saves_calls_go_one_at_a_time(make, receiver, giving_way):
     assert most == [1]
 
 
-def test_a_burst_starts_no_more_threads_than_one_that_sends_and_one_that_waits(
+def test_no_more_threads_start_for_them_than_one_that_sends_and_one_that_waits(
     make, receiver, giving_way
 ):
-    giving_way()
+    giving_way(PATIENCE_SECONDS=0)
     go = held_calls(receiver)
     mine = make()
     commit(mine, save(mine))
@@ -300,12 +300,26 @@ def test_a_burst_starts_no_more_threads_than_one_that_sends_and_one_that_waits(
     mine.drain(10)
 
 
+def test_in_a_long_burst_of_saves_no_call_begins(make, receiver, giving_way, monkeypatch):
+    giving_way(BUSY_SECONDS=0)
+    mine = make()
+    few = (hand.LONG_BURST - 1) // 2  # a save is noted twice
+    for number in range(few + 10):
+        commit(mine, save(mine))
+        receiver.wait_for(min(number + 1, few))
+    assert len(receiver.requests) == few
+
+    monkeypatch.setattr(hand, "BURST_SECONDS", 0.0)
+    mine.drain(10)
+    assert len(receiver.requests) == few + 10
+
+
 @pytest.mark.parametrize(
     "over",
     [
-        pytest.param({"BURST_SECONDS": 0.3}, id="the burst is over"),
-        pytest.param({"PATIENCE_SECONDS": 0.3}, id="they waited long enough"),
-        pytest.param({"BUSY_SECONDS": 0.1}, id="the calls before them wait for answers"),
+        pytest.param({"BURST_SECONDS": 0.3, "BUSY_SECONDS": 0.1}, id="the burst is over"),
+        pytest.param({"PATIENCE_SECONDS": 0.3, "BUSY_SECONDS": 0.1}, id="it was heeded for long"),
+        pytest.param({"PATIENCE_SECONDS": 0, "BUSY_SECONDS": 0.1}, id="those before only wait"),
     ],
 )
 def test_what_was_held_back_goes_though_no_call_ends_and_nobody_saves(
@@ -478,6 +492,23 @@ def aged(mine, item, seconds):
     with mine._hand.lock:
         mine._hand.watched["default", item.delivery.pk] = old.since
     return old
+
+
+def test_a_call_that_begins_while_the_bookkeeper_sleeps_keeps_its_lease(
+    make, receiver, monkeypatch
+):
+    monkeypatch.setattr(renewing, "HINT_SECONDS", 0.2)
+    monkeypatch.setattr(loops, "KEEP_SECONDS", 0.0)  # else it wakes once more, to close them
+    mine = make(sweep_seconds=3600, max_sleep_seconds=3600)
+    mine.start()
+    eventually(lambda: mine._bookkeeper._looks_at > time.monotonic() + 60)
+    go = held_calls(receiver)
+    commit(mine, save(mine, since=time.monotonic() - 30))
+    receiver.wait_for(1)
+
+    eventually(lambda: all(job.age < 25 for job in mine._hand.held()))
+    go.set()
+    mine.drain(10)
 
 
 def test_a_job_that_waited_too_long_renews_its_lease_before_it_begins(make, receiver, settings):

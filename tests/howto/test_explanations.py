@@ -72,10 +72,10 @@ def test_numbers_of_recording_are_those_of_the_code():
 def test_numbers_of_giving_way_are_those_of_the_code():
     text = words_of("threads-and-the-gil")
 
-    assert (hand.BURST_SECONDS, hand.BUSY_SECONDS, hand.PATIENCE_SECONDS) == (0.02, 0.05, 0.25)
-    assert "Up to 20 ms after the last save" in text
-    assert "under way for 50 ms" in text
-    assert "held back for 0.25 s" in text
+    assert (hand.BURST_SECONDS, hand.BUSY_SECONDS, hand.PATIENCE_SECONDS) == (0.02, 0.002, 3)
+    assert "until 20 ms after the last save" in text
+    assert "under way for 2 ms" in text
+    assert "goes on for 3 s" in text
     assert patience.SECONDS == 30
 
 
