@@ -33,6 +33,9 @@ PATIENCE_SECONDS = 3.0
 #: Seconds after which a call that was begun is taken to wait for its answer: then it needs the
 #: interpreter no more.
 BUSY_SECONDS = 0.002
+#: Seconds after which an answer comes late. Calls to such a remote mostly wait, so they need not
+#: wait for the end of a burst; and what is not begun in time can't be made up for.
+LATE_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,8 @@ class Hand:
         self.saved_at = -inf
         self._saves_in_a_row = 0
         self._burst_began = -inf
+        #: Seconds that the last call took.
+        self.took = inf
         #: What hooks under test and broken code raised in threads.
         self.errors: list[BaseException] = []
         #: No sender takes another job; once closing, the bookkeeper ends too.
@@ -156,6 +161,8 @@ class Hand:
     @property
     def _yields_until(self) -> float:
         """Return until when everything that can wait does so for a long burst of saves."""
+        if self.took >= LATE_SECONDS:
+            return -inf
         return min(self._burst_until, self._burst_began + PATIENCE_SECONDS)
 
     def note_committed(self, deliveries: Mapping[tuple[str, int], float]) -> None:

@@ -195,6 +195,7 @@ class SenderThreads:
         with hand.lock:
             hand.health.note(job, settlement.attempt if settlement else None)
             hand.queue.done(job)
+            hand.took = monotonic() - job.begun_at
             if settlement is not None:
                 hand.settled.append(Settled(job, settlement))
             self._note_settled()

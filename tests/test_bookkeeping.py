@@ -55,6 +55,7 @@ class Desk:
         for module in ("bookkeeping", "intake", "sweeping", "renewing", "hand", "queueing", "jobs"):
             monkeypatch.setattr(f"signal_dispatch.{module}.monotonic", lambda: self.now)
         self.hand = Hand(10, 10**6, watching=False)
+        self.hand.took = 0.001
         self.refusing = False
         self.keeper = Bookkeeper(
             self.hand, lambda: SCOPE, self.submit, batch=BATCH, sweep_seconds=15, using=["default"]

@@ -1,10 +1,13 @@
 """When a process is full, when it is done, and whose leases it keeps."""
 
+from math import inf
+
 import pytest
 
 from signal_dispatch.hand import (
     BURST_SECONDS,
     BUSY_SECONDS,
+    LATE_SECONDS,
     LONG_BURST,
     PATIENCE_SECONDS,
     Hand,
@@ -124,8 +127,9 @@ def clock(monkeypatch):
     return now
 
 
-def saves(hand, clock, *, seconds):
-    """Save again and again for so long, after what makes it a long burst."""
+def saves(hand, clock, *, seconds, took=0.001):
+    """Save again and again for so long, after what makes it a long burst; so long took a call."""
+    hand.took = took
     for _ in range(LONG_BURST):
         hand.note_save()
     until = clock[0] + seconds
@@ -157,7 +161,16 @@ def test_but_a_burst_that_goes_on_has_to_bear_with_it(hand, clock):
     assert hand.gives_way == pytest.approx(BURST_SECONDS), "this is the next one"
 
 
+@pytest.mark.parametrize("took", [LATE_SECONDS, inf])
+def test_calls_that_mostly_wait_need_not_wait_for_it(hand, clock, took):
+    hand.queue.put(job())
+    saves(hand, clock, seconds=1, took=took)
+
+    assert hand.gives_way == 0
+
+
 def test_a_few_saves_keep_nobody_waiting(hand, clock):
+    hand.took = 0.001
     hand.queue.put(job())
     for _ in range(LONG_BURST - 1):
         hand.note_save()

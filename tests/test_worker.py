@@ -253,7 +253,7 @@ def giving_way(monkeypatch):
     """Say for how long senders give way: for ever, but for what the test says in seconds."""
 
     def give_way(**seconds):
-        for name in ("BURST_SECONDS", "BUSY_SECONDS", "PATIENCE_SECONDS"):
+        for name in ("BURST_SECONDS", "BUSY_SECONDS", "PATIENCE_SECONDS", "LATE_SECONDS"):
             monkeypatch.setattr(hand, name, seconds.get(name, 3600.0))
 
     return give_way
@@ -303,6 +303,7 @@ def test_no_more_threads_start_for_them_than_one_that_sends_and_one_that_waits(
 def test_in_a_long_burst_of_saves_no_call_begins(make, receiver, giving_way, monkeypatch):
     giving_way(BUSY_SECONDS=0)
     mine = make()
+    mine._hand.took = 0.001
     few = (hand.LONG_BURST - 1) // 2  # a save is noted twice
     for number in range(few + 10):
         commit(mine, save(mine))
@@ -331,6 +332,7 @@ def test_what_was_held_back_goes_though_no_call_ends_and_nobody_saves(
     settings.SIGNAL_DISPATCH_LEASE_SECONDS = 3600
     go = held_calls(receiver)
     mine = make(sweep_seconds=3600)
+    mine._hand.took = 0.001
     commit(mine, *[save(mine) for _ in range(6)])
 
     receiver.wait_for(6)

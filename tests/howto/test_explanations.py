@@ -76,6 +76,8 @@ def test_numbers_of_giving_way_are_those_of_the_code():
     assert "until 20 ms after the last save" in text
     assert "under way for 2 ms" in text
     assert "goes on for 3 s" in text
+    assert hand.LATE_SECONDS == 0.01
+    assert "the last answer took 10 ms or more" in text
     assert patience.SECONDS == 30
 
 
