@@ -16,6 +16,7 @@ from signal_dispatch.databases import (
     row_lock,
     take_write_lock,
 )
+from signal_dispatch.deadlocks import in_one_transaction
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.events import Change, Event
 from signal_dispatch.queueing import Recorded
@@ -63,7 +64,8 @@ def update(
     locked first, in the order of their keys, so old values are true, and what is told is what was
     written.
     """
-    with joined_transaction(using) as alone:
+
+    def work(alone: bool) -> tuple[int, list[Recorded], bool]:  # noqa: FBT001 - it is called with
         take_write_lock(rows.model, using)  # before the first read
         keys = sorted(set(rows.order_by().values_list("pk", flat=True)))
         recorded: list[Recorded] = []
@@ -76,6 +78,9 @@ def update(
             written += write(rows.filter(pk__in=mine))
             told = _updates(dispatches, _read(rows.model, mine, using), before, using)
             recorded += dispatcher.record_many(told, using, alone=alone, judge=True)
+        return written, recorded, alone
+
+    written, recorded, alone = in_one_transaction(using, work)
     dispatcher.announce(recorded, using, alone=alone)
     return written
 

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from django.db import OperationalError, connections
+from django.db import OperationalError
+
+from signal_dispatch.databases import joined_transaction
 
 T = TypeVar("T")
 
@@ -13,23 +15,29 @@ TRIES: Final = 5
 _SQLSTATE, _MYSQL_ERROR = "40P01", 1213
 
 
-def again_after_deadlock(using: str, work: Callable[[], T]) -> T:
-    """Do the work, which is one transaction, and once more where a deadlock ended it.
+def in_one_transaction(using: str, work: Callable[[bool], T]) -> T:
+    """Do the work in one transaction, and all of it again where a deadlock ended that.
 
     What is one statement for a site, and gives way to others as one, is several in our hands. And
-    MariaDB, while it looks through a small table, may take for a deadlock what is none. Inside of
-    somebody's transaction the work is done once: all of that is undone by then.
+    MariaDB, while it looks through a small table, may take for a deadlock what is none. The work is
+    told whether the transaction is the package's own. Inside of somebody's it is done once: all of
+    that is undone by then.
     """
-    connection = connections[using]
-    if connection.in_atomic_block or not connection.get_autocommit():
-        return work()
     for _try in range(TRIES - 1):
+        undone: OperationalError | None = None
         try:
-            return work()
+            with joined_transaction(using) as alone:
+                try:
+                    return work(alone)
+                except OperationalError as error:
+                    undone = error if alone and is_deadlock(error) else None
+                    raise
         except OperationalError as error:
-            if not is_deadlock(error):
+            # A hook of the commit may raise one, too: then the work is done.
+            if error is not undone:
                 raise
-    return work()
+    with joined_transaction(using) as alone:
+        return work(alone)
 
 
 def is_deadlock(error: OperationalError) -> bool:

@@ -6,6 +6,7 @@ from math import inf
 from threading import Condition, Lock
 from time import monotonic
 
+from signal_dispatch.bursts import Burst
 from signal_dispatch.endpoints import breaker_of, endpoints
 from signal_dispatch.health import Health
 from signal_dispatch.jobs import Job, Place
@@ -18,18 +19,17 @@ MAX_UNRECORDED = 32
 FLUSH_COUNT = 28
 #: Seconds that an answer may wait for others to be recorded with.
 FLUSH_SECONDS = 0.1
-#: In a long burst that nobody gives way to any more, so many committed deliveries are read back
-#: together, or what has come when the first of them has waited for so many seconds.
+#: In a long burst of saves so many committed deliveries are read back together, or what has come
+#: when the first of them has waited for so many seconds.
 READ_COUNT, READ_SECONDS = 32, 0.05
 #: Seconds after which a lane where something waited is taken for free again.
 CONTENDED_SECONDS = 5.0
-#: A burst of saves is on until so many seconds after the last one.
-BURST_SECONDS = 0.02
-#: So many notes of saves, each within those seconds after the one before, are a long burst. A save
-#: is noted when it is recorded, and when it is committed.
-LONG_BURST = 12
-#: A long burst is given way to for so many seconds. One that goes on has to bear with the calls.
-PATIENCE_SECONDS = 3.0
+#: A burst of saves is on until so many seconds after the last one. So many notes of saves are a
+#: long burst: a save is noted when it is recorded, and when it is committed.
+BURST_SECONDS, LONG_BURST = 0.02, 12
+#: A loop saves again within so many seconds. For its end everything waits that can, for so many
+#: seconds at most: one that goes on has to bear with the calls.
+LOOP_SECONDS, PATIENCE_SECONDS = 0.005, 3.0
 #: Seconds after which a call that was begun is taken to wait for its answer: then it needs the
 #: interpreter no more.
 BUSY_SECONDS = 0.002
@@ -92,10 +92,11 @@ class Hand:
         self.settled: list[Settled] = []
         #: How many of the settled ones the bookkeeper is writing just now.
         self.recording = 0
-        #: When a thread that is no sender saved something, the last time.
-        self.saved_at = -inf
-        self._saves_in_a_row = 0
-        self._burst_began = -inf
+        #: Of saves by threads that are no senders.
+        self._burst = Burst(BURST_SECONDS, LONG_BURST)
+        self._loop = Burst(LOOP_SECONDS, LONG_BURST)
+        #: When a save came last that found nothing waiting.
+        self._patient_since = -inf
         #: Seconds that the last call took.
         self.took = inf
         #: What hooks under test and broken code raised in threads.
@@ -148,22 +149,17 @@ class Hand:
     def note_save(self) -> None:
         """Note that a thread saved something just now."""
         now = monotonic()
-        if now >= self.saved_at + BURST_SECONDS:
-            self._saves_in_a_row, self._burst_began = 0, now
-        self._saves_in_a_row += 1
-        self.saved_at = now
-
-    @property
-    def _burst_until(self) -> float:
-        """Return until when a long burst of saves goes on, if nobody saves again."""
-        return self.saved_at + BURST_SECONDS if self._saves_in_a_row >= LONG_BURST else -inf
+        self._burst.note(now)
+        self._loop.note(now)
+        if not (self.to_read or len(self.queue)):
+            self._patient_since = now
 
     @property
     def _yields_until(self) -> float:
-        """Return until when everything that can wait does so for a long burst of saves."""
-        if self.took >= LATE_SECONDS:
+        """Return until when everything that can wait does so for a loop that saves."""
+        if self.took >= LATE_SECONDS or self.finishing:
             return -inf
-        return min(self._burst_until, self._burst_began + PATIENCE_SECONDS)
+        return min(self._loop.until, self._patient_since + PATIENCE_SECONDS)
 
     def note_committed(self, deliveries: Mapping[tuple[str, int], float]) -> None:
         """Note what is to be read back: alias and id, and when the lease began."""
@@ -173,7 +169,7 @@ class Hand:
 
     @property
     def next_read(self) -> float:
-        """Return when to read back what was committed: after a long burst of saves, or together.
+        """Return when to read back what was committed: after a loop, or together in a long burst.
 
         As all of these times: a stamp of ``monotonic()``, ``-inf`` for at once.
         """
@@ -182,9 +178,9 @@ class Hand:
         now = monotonic()
         if now < self._yields_until:
             return self._yields_until
-        if len(self.to_read) >= READ_COUNT or now >= self._burst_until:
+        if len(self.to_read) >= READ_COUNT or now >= self._burst.until:
             return -inf
-        return min(self.read_since + READ_SECONDS, self._burst_until)
+        return min(self.read_since + READ_SECONDS, self._burst.until)
 
     def note_waiting(self, using: str, lane: str) -> None:
         """Note that something was recorded that waits in a lane; perhaps it need not."""
@@ -208,7 +204,7 @@ class Hand:
         latest = self.settled[0].since + FLUSH_SECONDS
         if self.queue.in_flight or len(self.queue):
             return latest
-        return min(latest, self._burst_until) if monotonic() < self._burst_until else -inf
+        return min(latest, self._burst.until) if monotonic() < self._burst.until else -inf
 
     def _is_awaited(self, job: Job) -> bool:
         return self.contended.get((job.using, job.delivery.lane), -inf) > monotonic()
@@ -219,8 +215,8 @@ class Hand:
 
         All threads share the interpreter's lock, and those that fight for it spend more time on
         that than on their calls. So calls are begun one after the other: the next one when the one
-        before is done, or waits for its answer. And none is begun in a long burst of saves, for
-        somebody waits for its end.
+        before is done, or waits for its answer. And none is begun while a loop saves, for somebody
+        waits for its end.
         """
         begun, now = self.queue.last_begun, monotonic()
         until = max(self._yields_until, -inf if begun is None else begun + BUSY_SECONDS)

@@ -8,8 +8,8 @@ from django.apps import apps
 from django.db.models import Manager, Model, QuerySet
 
 from signal_dispatch import bulk
-from signal_dispatch.databases import alias_for_writing, joined_transaction
-from signal_dispatch.deadlocks import again_after_deadlock
+from signal_dispatch.databases import alias_for_writing
+from signal_dispatch.deadlocks import in_one_transaction
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.events import Event
 
@@ -47,8 +47,7 @@ class DispatchQuerySet(QuerySet[ModelT]):
         def write(some: Any) -> int:
             return super(DispatchQuerySet, some).update(**kwargs)  # noqa: UP008 - these, not self
 
-        rows = self.using(using)
-        return again_after_deadlock(using, lambda: bulk.update(rows, using, told, write))
+        return bulk.update(self.using(using), using, told, write)
 
     update.alters_data = True  # type: ignore[attr-defined]
 
@@ -62,12 +61,10 @@ class DispatchQuerySet(QuerySet[ModelT]):
         using, objects = alias_for_writing(self), list(objs)
         rows, size = self.using(using), min(batch_size or bulk.BATCH, bulk.BATCH)
 
-        def write() -> int:
-            # Not deferred on SQLite. Django calls update() for each batch, which tells of it.
-            with joined_transaction(using):
-                return super(DispatchQuerySet, rows).bulk_update(objects, fields, size)
-
-        return again_after_deadlock(using, write)
+        # Not deferred on SQLite. Django calls update() for each batch, which tells of it.
+        return in_one_transaction(
+            using, lambda _alone: super(DispatchQuerySet, rows).bulk_update(objects, fields, size)
+        )
 
     bulk_update.alters_data = True  # type: ignore[attr-defined]
 

@@ -31,6 +31,8 @@ logger = logging.getLogger("signal_dispatch")
 RATE_FAULT_SECONDS = 1.0
 #: Seconds before a delivery is tried again that the database kept from being tried.
 INTERNAL_DELAY_SECONDS = 5.0
+#: So much later than it could go a job may be looked for: else two would watch for it.
+_SLACK_SECONDS = 0.001
 
 
 class SenderThreads:
@@ -56,8 +58,8 @@ class SenderThreads:
         self._keep_errors = keep_errors
         self.alive: set[threading.Thread] = set()
         self._idle = 0
-        #: Whether one of the idle ones looks again by itself when giving way ends.
-        self._watching = False
+        #: When one of the idle ones looks again by itself.
+        self._looks_at = inf
         #: Whether one was called, or started, and has not looked yet.
         self._called = False
         self._number = 0
@@ -81,14 +83,15 @@ class SenderThreads:
         one at a time is called; and while the senders give way, one that waits for the end of it
         is enough.
         """
-        queue = self._hand.queue
-        # What may not go yet needs somebody who waits for it, too.
-        wanted = queue.may_go or (len(queue) > 0 and not self.alive)
-        if not wanted or self._called or (self._watching and self._hand.gives_way):
+        hand = self._hand
+        if self._called or not len(hand.queue):
+            return
+        left = hand.gives_way if hand.queue.may_go else hand.seconds_slowed or inf
+        if self.alive and left and self._looks_at <= monotonic() + left + _SLACK_SECONDS:
             return
         if self._idle:
             self._called = True
-            self._hand.ready.notify()
+            hand.ready.notify()
         elif len(self.alive) < self._most:
             self._start_sender()
 
@@ -178,14 +181,17 @@ class SenderThreads:
         return False
 
     def _wait(self, seconds: float, until_look: float) -> None:
-        """Wait for a notice; one of all who wait looks by itself after ``until_look``, too."""
-        watches = until_look > 0 and not self._watching
-        self._watching = self._watching or watches
+        """Wait for a notice; whoever would look first of all looks after ``until_look``, too."""
+        looks_at = monotonic() + until_look if until_look > 0 else inf
+        watches = looks_at < self._looks_at
+        if watches:
+            self._looks_at = looks_at
         self._idle += 1
         self._hand.ready.wait(min(seconds, until_look) if watches else seconds)
         self._idle -= 1
         self._called = False
-        self._watching = self._watching and not watches
+        if self._looks_at == looks_at:
+            self._looks_at = inf
 
     def _send(self, job: Job, sessions: SessionCache) -> None:
         hand = self._hand
@@ -195,7 +201,8 @@ class SenderThreads:
         with hand.lock:
             hand.health.note(job, settlement.attempt if settlement else None)
             hand.queue.done(job)
-            hand.took = monotonic() - job.begun_at
+            if settlement is not None and settlement.attempt is not None:
+                hand.took = monotonic() - job.begun_at
             if settlement is not None:
                 hand.settled.append(Settled(job, settlement))
             self._note_settled()

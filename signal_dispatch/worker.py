@@ -168,6 +168,7 @@ class Worker:
             hand = self._hand
             if hand.stopping or hand.health.turns_away(job) or not hand.queue.put(job):
                 return False
+            self._bookkeeper.note_lease()
             self._senders.staff()
             if not self._senders.alive:  # no thread to be had: then it is for another process
                 self._hand.queue.drop(job)

@@ -18,7 +18,7 @@ from signal_dispatch.hand import (
     FLUSH_COUNT,
     FLUSH_SECONDS,
     LONG_BURST,
-    PATIENCE_SECONDS,
+    LOOP_SECONDS,
     READ_COUNT,
     READ_SECONDS,
     Hand,
@@ -350,24 +350,24 @@ def test_what_was_committed_is_read_back_and_what_was_not_is_not(desk):
     assert desk.hand.to_read == {}
 
 
-def burst(desk, seconds):
+def go_on(desk, seconds, *, apart):
     """Save again and again for so long."""
     until = desk.now + seconds
     while desk.now < until:
-        desk.now = min(until, desk.now + BURST_SECONDS / 2)
+        desk.now = min(until, desk.now + apart)
         desk.save(1)
 
 
 @pytest.mark.django_db
-def test_what_a_long_burst_of_saves_commits_is_read_back_after_it(desk):
+def test_what_a_loop_commits_is_read_back_after_it(desk):
     desk.rest()
     desk.save(LONG_BURST)
     desk.hand.note_committed({("default", held().pk): desk.now for _ in range(READ_COUNT)})
-    burst(desk, 1)
-    assert desk.wait == pytest.approx(BURST_SECONDS)
+    go_on(desk, 1, apart=LOOP_SECONDS / 2)
+    assert desk.wait == pytest.approx(LOOP_SECONDS)
     desk.step()
     assert not desk.ready, "whatever else there was to do"
-    desk.now += BURST_SECONDS
+    desk.now += LOOP_SECONDS
     assert desk.wait <= 0
     desk.step()
 
@@ -376,13 +376,13 @@ def test_what_a_long_burst_of_saves_commits_is_read_back_after_it(desk):
 
 
 @pytest.mark.django_db
-def test_or_together_where_the_burst_goes_on(desk):
+def test_what_a_long_burst_commits_is_read_back_together(desk):
     desk.rest()
     desk.save(LONG_BURST)
-    burst(desk, PATIENCE_SECONDS)
+    go_on(desk, 1, apart=BURST_SECONDS / 2)
     desk.hand.note_committed({("default", pk): desk.now for pk in range(READ_COUNT - 1)})
     assert desk.wait == pytest.approx(BURST_SECONDS)
-    burst(desk, READ_SECONDS - BURST_SECONDS / 2)
+    go_on(desk, READ_SECONDS - BURST_SECONDS / 2, apart=BURST_SECONDS / 2)
     assert desk.wait == pytest.approx(BURST_SECONDS / 2), "the first has waited for long enough"
     desk.hand.note_committed({("default", READ_COUNT): desk.now})
     assert desk.wait <= 0, "they are many"

@@ -3,7 +3,7 @@
 import pytest
 from django.db import OperationalError, transaction
 
-from signal_dispatch.deadlocks import TRIES, again_after_deadlock
+from signal_dispatch.deadlocks import TRIES, in_one_transaction
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -34,8 +34,9 @@ class _Work:
         self.errors = list(errors)
         self.times = 0
 
-    def __call__(self):
+    def __call__(self, alone):
         self.times += 1
+        self.alone = alone
         if self.errors:
             raise self.errors.pop(0)
         return "done"
@@ -45,8 +46,8 @@ class _Work:
 def test_what_a_deadlock_ended_is_done_again(error):
     work = _Work(error)
 
-    assert again_after_deadlock("default", work) == "done"
-    assert work.times == 2
+    assert in_one_transaction("default", work) == "done"
+    assert (work.times, work.alone) == (2, True)
 
 
 @pytest.mark.parametrize("errors", [[OperationalError("gone")], [DEADLOCKS[0]] * TRIES])
@@ -54,7 +55,7 @@ def test_nothing_else_is_and_not_for_ever(errors):
     work = _Work(*errors)
 
     with pytest.raises(OperationalError):
-        again_after_deadlock("default", work)
+        in_one_transaction("default", work)
 
     assert work.times == len(errors)
 
@@ -63,6 +64,22 @@ def test_inside_of_a_transaction_all_of_that_is_gone():
     work = _Work(DEADLOCKS[0])
 
     with pytest.raises(OperationalError), transaction.atomic():
-        again_after_deadlock("default", work)
+        in_one_transaction("default", work)
+
+    assert (work.times, work.alone) == (1, False)
+
+
+def test_what_is_committed_is_not_done_again():
+    work = _Work()
+
+    def hook():  # of the site: it writes to another table, say
+        raise DEADLOCKS[0]
+
+    def work_and_hook(alone):
+        transaction.on_commit(hook)
+        return work(alone)
+
+    with pytest.raises(OperationalError):
+        in_one_transaction("default", work_and_hook)
 
     assert work.times == 1

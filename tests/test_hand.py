@@ -9,6 +9,7 @@ from signal_dispatch.hand import (
     BUSY_SECONDS,
     LATE_SECONDS,
     LONG_BURST,
+    LOOP_SECONDS,
     PATIENCE_SECONDS,
     Hand,
     Settled,
@@ -127,58 +128,93 @@ def clock(monkeypatch):
     return now
 
 
-def saves(hand, clock, *, seconds, took=0.001):
-    """Save again and again for so long, after what makes it a long burst; so long took a call."""
+def loop(hand, clock, *, seconds, took=0.001):
+    """Save again and again for so long, after what makes it a loop; so long took a call."""
     hand.took = took
     for _ in range(LONG_BURST):
         hand.note_save()
     until = clock[0] + seconds
     while clock[0] < until:
-        clock[0] = min(until, clock[0] + BURST_SECONDS / 2)
+        clock[0] = min(until, clock[0] + LOOP_SECONDS / 2)
         hand.note_save()
 
 
-def test_no_call_begins_in_a_long_burst_of_saves(hand, clock):
+def test_no_call_begins_while_a_loop_saves(hand, clock):
+    loop(hand, clock, seconds=0)
     hand.queue.put(job())
-    saves(hand, clock, seconds=1)
-    assert hand.gives_way == pytest.approx(BURST_SECONDS)
-    clock[0] += BURST_SECONDS
+    loop(hand, clock, seconds=1)
+    assert hand.gives_way == pytest.approx(LOOP_SECONDS)
+    clock[0] += LOOP_SECONDS
 
     assert hand.gives_way == 0
 
 
-def test_but_a_burst_that_goes_on_has_to_bear_with_it(hand, clock):
+def test_but_one_that_goes_on_has_to_bear_with_it(hand, clock):
+    hand.note_save()
     hand.queue.put(job())
-    saves(hand, clock, seconds=PATIENCE_SECONDS - BURST_SECONDS / 2)
-    assert hand.gives_way == pytest.approx(BURST_SECONDS / 2)
-    saves(hand, clock, seconds=BURST_SECONDS / 2)
+    loop(hand, clock, seconds=PATIENCE_SECONDS - LOOP_SECONDS / 2)
+    assert hand.gives_way == pytest.approx(LOOP_SECONDS / 2)
+    loop(hand, clock, seconds=LOOP_SECONDS / 2)
     assert hand.gives_way == 0
-    saves(hand, clock, seconds=PATIENCE_SECONDS)
-    assert hand.gives_way == 0, "it is still the same burst"
+    loop(hand, clock, seconds=PATIENCE_SECONDS)
+    assert hand.gives_way == 0, "it waits still"
 
-    clock[0] += BURST_SECONDS
-    saves(hand, clock, seconds=1)
-    assert hand.gives_way == pytest.approx(BURST_SECONDS), "this is the next one"
+
+def test_pauses_of_the_loop_make_nothing_wait_for_longer(hand, clock):
+    hand.note_save()
+    hand.queue.put(job())
+    for _ in range(3):
+        loop(hand, clock, seconds=PATIENCE_SECONDS / 3)
+        clock[0] += BURST_SECONDS
+    loop(hand, clock, seconds=0)
+
+    assert hand.gives_way == 0
+
+
+@pytest.mark.parametrize("waits", ["queue", "to_read"])
+def test_patience_begins_when_nothing_waits(hand, clock, waits):
+    hand.note_save()
+    if waits == "queue":
+        hand.queue.put(job())
+    else:
+        hand.to_read["default", 1] = clock[0]
+    loop(hand, clock, seconds=PATIENCE_SECONDS)
+    assert hand.next_read != pytest.approx(clock[0] + LOOP_SECONDS)
+    hand.queue.clear()
+    hand.to_read.clear()
+    loop(hand, clock, seconds=0)
+    hand.queue.put(job())
+
+    assert hand.gives_way == pytest.approx(LOOP_SECONDS)
 
 
 @pytest.mark.parametrize("took", [LATE_SECONDS, inf])
 def test_calls_that_mostly_wait_need_not_wait_for_it(hand, clock, took):
     hand.queue.put(job())
-    saves(hand, clock, seconds=1, took=took)
+    loop(hand, clock, seconds=1, took=took)
 
     assert hand.gives_way == 0
 
 
-def test_a_few_saves_keep_nobody_waiting(hand, clock):
-    hand.took = 0.001
-    hand.queue.put(job())
-    for _ in range(LONG_BURST - 1):
-        hand.note_save()
-    assert hand.gives_way == 0
-    clock[0] += BURST_SECONDS
+def test_nor_does_what_is_sent_at_the_end(hand, clock):
     hand.note_save()
+    hand.queue.put(job())
+    loop(hand, clock, seconds=0)
+    hand.finishing = True
 
-    assert hand.gives_way == 0, "that was another time"
+    assert hand.gives_way == 0
+
+
+@pytest.mark.parametrize(("saves", "apart"), [(LONG_BURST - 1, 0.0), (100, LOOP_SECONDS)])
+def test_other_saves_keep_nobody_waiting(hand, clock, saves, apart):
+    hand.took = 0.001
+    hand.note_save()
+    hand.queue.put(job())
+    for _ in range(saves - 1):
+        clock[0] += apart
+        hand.note_save()
+
+    assert hand.gives_way == 0
 
 
 @pytest.fixture

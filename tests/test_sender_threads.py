@@ -8,8 +8,10 @@ from signal_dispatch import health, sender_threads
 from signal_dispatch.exceptions import EndpointUnresolved, LeaseLost
 from signal_dispatch.hand import Hand
 from signal_dispatch.jobs import Job
-from signal_dispatch.models import Delivery
+from signal_dispatch.models import Attempt, Delivery, State
 from signal_dispatch.sender_threads import SenderThreads
+from signal_dispatch.sessions import SessionCache
+from signal_dispatch.settling import Settlement
 
 
 @pytest.fixture
@@ -39,11 +41,45 @@ def test_giving_way_that_ends_between_the_look_and_the_wait_is_noticed(senders, 
 
 def test_one_sender_is_enough_to_wait_for_the_end_of_giving_way(senders, monkeypatch):
     gives_way(monkeypatch, 0.01)
-    senders._watching = True
+    senders._looks_at = sooner = monotonic() + 0.005
     senders._next_job(wait=True)
 
     assert senders.waits == [pytest.approx(3600, abs=60)]
-    assert senders._watching, "it is the other one's to end"
+    assert senders._looks_at == sooner, "it is the other one's to end"
+
+
+def test_one_that_waits_for_a_rate_is_not_enough(senders, monkeypatch):
+    gives_way(monkeypatch, 0.01)
+    senders._looks_at = monotonic() + 20
+    senders._next_job(wait=True)
+
+    assert senders.waits == [0.01]
+
+
+@pytest.mark.parametrize(("looks_after", "calls"), [(0.01, 0), (20, 1)])
+def test_another_one_is_called_unless_somebody_looks_in_time(
+    senders, monkeypatch, looks_after, calls
+):
+    called = []
+    monkeypatch.setattr(senders._hand.ready, "notify", lambda: called.append(True))
+    gives_way(monkeypatch, 0.02)
+    senders._idle, senders._looks_at = 1, monotonic() + looks_after
+    senders.alive = {None}
+    senders.staff()
+
+    assert len(called) == calls
+
+
+@pytest.mark.parametrize(("looks_after", "calls"), [(0.5, 0), (20, 1)])
+def test_so_it_is_for_what_a_rate_holds_back(senders, monkeypatch, looks_after, calls):
+    called = []
+    monkeypatch.setattr(senders._hand.ready, "notify", lambda: called.append(True))
+    senders._hand.health.slow("crm", 0.7)
+    senders._idle, senders._looks_at = 1, monotonic() + looks_after
+    senders.alive = {None}
+    senders.staff()
+
+    assert len(called) == calls
 
 
 def test_one_at_a_time_is_called(senders, monkeypatch):
@@ -57,6 +93,16 @@ def test_one_at_a_time_is_called(senders, monkeypatch):
 
     senders._next_job(wait=False)  # as whoever was called does, and calls the next one
     assert called == [True, True]
+
+
+@pytest.mark.parametrize(("attempt", "told"), [(Attempt(outcome="delivered"), True), (None, False)])
+def test_what_a_call_took_is_known_from_calls_alone(senders, monkeypatch, attempt, told):
+    job = senders._next_job(wait=False)
+    tried = Settlement(job.delivery, State.PENDING, attempt)
+    monkeypatch.setattr(senders, "_try", lambda job, sessions: tried)
+    senders._send(job, SessionCache())
+
+    assert (senders._hand.took < 60) == told
 
 
 def test_a_job_that_the_rate_does_not_admit_is_the_first_once_it_may_go(senders, monkeypatch):

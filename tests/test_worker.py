@@ -6,6 +6,7 @@ import threading
 import time
 from contextvars import ContextVar
 from dataclasses import replace
+from math import inf
 
 import pytest
 from django.db import OperationalError, connection, connections, transaction
@@ -15,6 +16,7 @@ from signal_dispatch import (
     ModelDispatch,
     RetryPolicy,
     claims,
+    gates,
     hand,
     loops,
     records,
@@ -253,7 +255,9 @@ def giving_way(monkeypatch):
     """Say for how long senders give way: for ever, but for what the test says in seconds."""
 
     def give_way(**seconds):
-        for name in ("BURST_SECONDS", "BUSY_SECONDS", "PATIENCE_SECONDS", "LATE_SECONDS"):
+        # The bookkeeper wakes everybody when it looks around.
+        monkeypatch.setattr(gates, "REFRESH_SECONDS", 3600.0)
+        for name in ("LOOP_SECONDS", "BUSY_SECONDS", "PATIENCE_SECONDS", "LATE_SECONDS"):
             monkeypatch.setattr(hand, name, seconds.get(name, 3600.0))
 
     return give_way
@@ -291,7 +295,7 @@ def test_no_more_threads_start_for_them_than_one_that_sends_and_one_that_waits(
     commit(mine, save(mine))
     receiver.wait_for(1)
     commit(mine, save(mine))
-    eventually(lambda: mine._senders._watching)
+    eventually(lambda: mine._senders._looks_at < inf)
     for _ in range(10):
         commit(mine, save(mine))
     assert len(mine._senders.alive) == 2
@@ -300,7 +304,7 @@ def test_no_more_threads_start_for_them_than_one_that_sends_and_one_that_waits(
     mine.drain(10)
 
 
-def test_in_a_long_burst_of_saves_no_call_begins(make, receiver, giving_way, monkeypatch):
+def test_while_a_loop_saves_no_call_begins(make, receiver, giving_way):
     giving_way(BUSY_SECONDS=0)
     mine = make()
     mine._hand.took = 0.001
@@ -310,15 +314,16 @@ def test_in_a_long_burst_of_saves_no_call_begins(make, receiver, giving_way, mon
         receiver.wait_for(min(number + 1, few))
     assert len(receiver.requests) == few
 
-    monkeypatch.setattr(hand, "BURST_SECONDS", 0.0)
+    mine._hand._loop.seconds = 0.0
+    commit(mine, save(mine))  # at which one who waits for the end of the loop looks
     mine.drain(10)
-    assert len(receiver.requests) == few + 10
+    assert len(receiver.requests) == few + 11
 
 
 @pytest.mark.parametrize(
     "over",
     [
-        pytest.param({"BURST_SECONDS": 0.3, "BUSY_SECONDS": 0.1}, id="the burst is over"),
+        pytest.param({"LOOP_SECONDS": 0.3, "BUSY_SECONDS": 0.1}, id="the loop is over"),
         pytest.param({"PATIENCE_SECONDS": 0.3, "BUSY_SECONDS": 0.1}, id="it was heeded for long"),
         pytest.param({"PATIENCE_SECONDS": 0, "BUSY_SECONDS": 0.1}, id="those before only wait"),
     ],
@@ -327,7 +332,6 @@ def test_what_was_held_back_goes_though_no_call_ends_and_nobody_saves(
     make, receiver, giving_way, monkeypatch, settings, over
 ):
     giving_way(**over)
-    # The bookkeeper wakes everybody when it looks around: not here.
     monkeypatch.setattr(renewing, "HINT_SECONDS", 3600.0)
     settings.SIGNAL_DISPATCH_LEASE_SECONDS = 3600
     go = held_calls(receiver)
@@ -345,18 +349,18 @@ def test_only_saves_of_other_threads_make_a_burst(make, receiver, monkeypatch):
 
     def deliver_and_save(*arguments, **values):
         with mine._hand.lock:
-            mine._hand.saved_at = 0.0
+            mine._hand._burst.noted_at = 0.0
         item = Recorded(Delivery(pk=10**9), "default", leased=True)
         mine.remember(item)  # as when handle_response() saves
         commit(mine, item, fresh=False)
-        seen.append(mine._hand.saved_at)
+        seen.append(mine._hand._burst.noted_at)
         return deliver(*arguments, **values)
 
     monkeypatch.setattr(sender_threads, "deliver", deliver_and_save)
     began, item = time.monotonic(), save(mine)
-    remembered = mine._hand.saved_at
+    remembered = mine._hand._burst.noted_at
     commit(mine, item)
-    committed = mine._hand.saved_at
+    committed = mine._hand._burst.noted_at
     mine.drain(10)
 
     assert began < remembered < committed
@@ -504,6 +508,26 @@ def test_a_call_that_begins_while_the_bookkeeper_sleeps_keeps_its_lease(
     mine = make(sweep_seconds=3600, max_sleep_seconds=3600)
     mine.start()
     eventually(lambda: mine._bookkeeper._looks_at > time.monotonic() + 60)
+    go = held_calls(receiver)
+    commit(mine, save(mine, since=time.monotonic() - 30))
+    receiver.wait_for(1)
+
+    eventually(lambda: all(job.age < 25 for job in mine._hand.held()))
+    go.set()
+    mine.drain(10)
+
+
+def test_nor_is_it_forgotten_between_the_commit_and_the_queue(make, receiver, monkeypatch):
+    mine = make(sweep_seconds=3600, max_sleep_seconds=3600)
+    submit = mine.submit
+
+    def submit_late(job):  # the saver lost the interpreter, and the bookkeeper found nothing
+        eventually(lambda: mine._bookkeeper._looks_at > time.monotonic() + 20)
+        return submit(job)
+
+    monkeypatch.setattr(renewing, "HINT_SECONDS", 0.2)
+    monkeypatch.setattr(loops, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(mine, "submit", submit_late)
     go = held_calls(receiver)
     commit(mine, save(mine, since=time.monotonic() - 30))
     receiver.wait_for(1)

@@ -67,17 +67,19 @@ def test_numbers_of_recording_are_those_of_the_code():
     assert "when there are 28, or when the first has waited for 0.1 s" in threads
     assert (hand.READ_COUNT, hand.READ_SECONDS, hand.LONG_BURST) == (32, 0.05, 2 * 6)
     assert "read back when there are 32, or when the first has waited for 50 ms" in threads
+    assert hand.BURST_SECONDS == 0.02
+    assert "six within 20 ms of each other" in threads
 
 
 def test_numbers_of_giving_way_are_those_of_the_code():
     text = words_of("threads-and-the-gil")
 
-    assert (hand.BURST_SECONDS, hand.BUSY_SECONDS, hand.PATIENCE_SECONDS) == (0.02, 0.002, 3)
-    assert "until 20 ms after the last save" in text
+    assert (hand.BUSY_SECONDS, hand.LOOP_SECONDS, hand.LONG_BURST) == (0.002, 0.005, 2 * 6)
     assert "under way for 2 ms" in text
-    assert "goes on for 3 s" in text
-    assert hand.LATE_SECONDS == 0.01
-    assert "the last answer took 10 ms or more" in text
+    assert "six times and more within 5 ms of each other" in text
+    assert (hand.PATIENCE_SECONDS, hand.LATE_SECONDS) == (3, 0.01)
+    assert "something has waited for 3 s" in text
+    assert "the last call took 10 ms or more" in text
     assert patience.SECONDS == 30
 
 
