@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django.db import Error
 from django.utils import timezone
 
 from signal_dispatch import (
@@ -20,7 +21,7 @@ from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.endpoints import endpoints
 from signal_dispatch.entries import Endpoint
 from signal_dispatch.events import Event
-from signal_dispatch.exceptions import LeaseLost
+from signal_dispatch.exceptions import EndpointNotMocked, LeaseLost
 from signal_dispatch.models import Attempt, Delivery, State, storable
 from signal_dispatch.outcomes import Outcome, OutcomeKind
 from signal_dispatch.registry import registry
@@ -28,6 +29,9 @@ from signal_dispatch.retries import RetryPolicy
 from signal_dispatch.settling import Settlement
 
 logger = logging.getLogger("signal_dispatch")
+
+#: Seconds before a delivery is tried again that the database kept from being tried.
+INTERNAL_DELAY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +149,20 @@ def _settled_with(
     return settlement
 
 
-def count_internal(
-    delivery: Delivery, using: str, error: BaseException, *, sender_name: str
-) -> Settlement:
+def broken(delivery: Delivery, using: str, error: BaseException, *, sender_name: str) -> Settlement:
     """Return what becomes of a delivery that broke the code around its attempt.
 
-    It counts as an attempt: otherwise the same call might be made for ever.
+    It counts as an attempt, otherwise the same call might be made for ever. Where the database
+    kept it from being tried, no call was made, and none of its attempts is used up.
     """
+    if isinstance(error, Error | EndpointNotMocked):
+        return Settlement(
+            delivery,
+            State.PENDING,
+            delay=INTERNAL_DELAY_SECONDS,
+            error_class="internal",
+            reason=f"{type(error).__name__}: {error}",
+        )
     reason = storable(f"{type(error).__name__}: {error}")
     attempt = Attempt(
         delivery=delivery,

@@ -137,8 +137,6 @@ class Health:
 
     def seconds_slowed(self, places: Iterable[Place]) -> float:
         """Return after how many seconds the first of these is no longer slowed; 0 if none is."""
-        if not self._slowed:
-            return 0.0
         now = monotonic()
         left = (self._slowed.get(place.endpoint, now) - now for place in places)
         return min((seconds for seconds in left if seconds > 0), default=0.0)

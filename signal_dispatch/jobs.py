@@ -8,6 +8,8 @@ from math import inf
 from time import monotonic
 from typing import NamedTuple
 
+from signal_dispatch.conf import MARGIN_SECONDS, settings
+from signal_dispatch.endpoints import endpoints
 from signal_dispatch.models import Delivery
 
 # What a job costs beside its body, roughly; so that a million empty ones are bounded too.
@@ -56,6 +58,13 @@ class Job:
     def age(self) -> float:
         """Seconds since the lease may have begun."""
         return monotonic() - self.since
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether the lease outlasts an attempt that begins now."""
+        endpoint = endpoints.find(self.delivery.endpoint)
+        longest = endpoint.deadline if endpoint else 0.0
+        return self.age < max(1.0, settings.lease_seconds - longest - MARGIN_SECONDS)
 
 
 class Line:

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from math import inf
 from time import monotonic
 
-from django.db import Error, connections
+from django.db import connections
 
 from signal_dispatch import claims
 from signal_dispatch.calling import send_limit_of
-from signal_dispatch.concluding import count_internal, tell
-from signal_dispatch.conf import MARGIN_SECONDS, settings
+from signal_dispatch.concluding import broken, tell
 from signal_dispatch.databases import refresh_connections
 from signal_dispatch.delivering import deliver
 from signal_dispatch.endpoints import endpoints
@@ -19,7 +18,6 @@ from signal_dispatch.entries import Endpoint
 from signal_dispatch.exceptions import EndpointNotMocked, LeaseLost
 from signal_dispatch.hand import MAX_UNRECORDED, Hand, Settled
 from signal_dispatch.jobs import Job
-from signal_dispatch.models import State
 from signal_dispatch.rates import rates
 from signal_dispatch.sessions import SessionCache
 from signal_dispatch.settling import Settlement
@@ -29,8 +27,6 @@ logger = logging.getLogger("signal_dispatch")
 
 #: Seconds that an endpoint gets no call after its rate could not be told.
 RATE_FAULT_SECONDS = 1.0
-#: Seconds before a delivery is tried again that the database kept from being tried.
-INTERNAL_DELAY_SECONDS = 5.0
 #: So much later than it could go a job may be looked for: else two would watch for it.
 _SLACK_SECONDS = 0.001
 
@@ -151,7 +147,7 @@ class SenderThreads:
         hand = self._hand
         while hand.unrecorded < MAX_UNRECORDED:
             job = hand.queue.take()
-            if job is None or _may_begin(job):
+            if job is None or job.may_begin:
                 return job
             hand.queue.done(job)
             hand.stale.append(job)
@@ -224,12 +220,12 @@ class SenderThreads:
             return None
         except EndpointNotMocked as error:
             self._keep(error)
-            return _internal(job, error)
+            return broken(job.delivery, job.using, error, sender_name=claims.holder())
         except BaseException as error:  # a hook's sys.exit() must not end the sender either
             self._keep(error)
             extra = job.delivery.log_extra("attempt_broken")
             logger.exception("Delivery %s could not be tried.", job.delivery.pk, extra=extra)
-            return _internal(job, error)
+            return broken(job.delivery, job.using, error, sender_name=claims.holder())
         finally:
             job.renewed_until = inf
 
@@ -242,7 +238,7 @@ class SenderThreads:
                 with self._hand.lock:
                     job.asks = False
                     self.staff()  # others may have waited for the same answer
-        if not _may_begin(job):
+        if not job.may_begin:
             raise LeaseLost(f"Resolving {alias!r} took too long: delivery {job.delivery.pk} waits.")
         limit = send_limit_of(job.delivery)
         job.renewed_until = inf if limit is None else monotonic() + limit
@@ -252,24 +248,3 @@ class SenderThreads:
         if error is not None and self._keep_errors:
             with self._hand.lock:
                 self._hand.errors.append(error)
-
-
-def _internal(job: Job, error: BaseException) -> Settlement:
-    if not isinstance(error, Error | EndpointNotMocked):
-        return count_internal(job.delivery, job.using, error, sender_name=claims.holder())
-    # No call was made, and none of the delivery's attempts is used up.
-    reason = f"{type(error).__name__}: {error}"
-    return Settlement(
-        job.delivery,
-        State.PENDING,
-        delay=INTERNAL_DELAY_SECONDS,
-        error_class="internal",
-        reason=reason,
-    )
-
-
-def _may_begin(job: Job) -> bool:
-    """Whether the lease outlasts an attempt that begins now."""
-    endpoint = endpoints.find(job.delivery.endpoint)
-    longest = endpoint.deadline if endpoint else 0.0
-    return job.age < max(1.0, settings.lease_seconds - longest - MARGIN_SECONDS)

@@ -21,7 +21,7 @@ def senders(monkeypatch):
     made = SenderThreads(hand, lambda: None, most=1, idle_seconds=3600, keep_errors=False)
     made.waits = []
     monkeypatch.setattr(hand.ready, "wait", made.waits.append)
-    monkeypatch.setattr("signal_dispatch.sender_threads._may_begin", lambda job: True)
+    monkeypatch.setattr(Job, "may_begin", property(lambda job: True))
     hand.queue.put(Job(Delivery(endpoint="crm"), "default", 0.0))
     return made
 
