@@ -500,14 +500,19 @@ def aged(mine, item, seconds):
     return old
 
 
-def test_a_call_that_begins_while_the_bookkeeper_sleeps_keeps_its_lease(
-    make, receiver, monkeypatch
-):
+@pytest.fixture
+def asleep(make, monkeypatch):
+    """Return a worker whose bookkeeper looks only at what it is woken for."""
     monkeypatch.setattr(renewing, "HINT_SECONDS", 0.2)
     monkeypatch.setattr(loops, "KEEP_SECONDS", 0.0)  # else it wakes once more, to close them
-    mine = make(sweep_seconds=3600, max_sleep_seconds=3600)
-    mine.start()
-    eventually(lambda: mine._bookkeeper._looks_at > time.monotonic() + 60)
+    return make(sweep_seconds=3600, max_sleep_seconds=3600)
+
+
+def sleeps(mine, seconds):
+    return mine._bookkeeper._looks_at > time.monotonic() + seconds
+
+
+def assert_lease_is_kept(mine, receiver):
     go = held_calls(receiver)
     commit(mine, save(mine, since=time.monotonic() - 30))
     receiver.wait_for(1)
@@ -517,24 +522,23 @@ def test_a_call_that_begins_while_the_bookkeeper_sleeps_keeps_its_lease(
     mine.drain(10)
 
 
-def test_nor_is_it_forgotten_between_the_commit_and_the_queue(make, receiver, monkeypatch):
-    mine = make(sweep_seconds=3600, max_sleep_seconds=3600)
-    submit = mine.submit
+def test_a_call_that_begins_while_the_bookkeeper_sleeps_keeps_its_lease(asleep, receiver):
+    asleep.start()
+    eventually(lambda: sleeps(asleep, 60))
+
+    assert_lease_is_kept(asleep, receiver)
+
+
+def test_nor_is_it_forgotten_between_the_commit_and_the_queue(asleep, receiver, monkeypatch):
+    submit = asleep.submit
 
     def submit_late(job):  # the saver lost the interpreter, and the bookkeeper found nothing
-        eventually(lambda: mine._bookkeeper._looks_at > time.monotonic() + 20)
+        eventually(lambda: sleeps(asleep, 20))
         return submit(job)
 
-    monkeypatch.setattr(renewing, "HINT_SECONDS", 0.2)
-    monkeypatch.setattr(loops, "KEEP_SECONDS", 0.0)
-    monkeypatch.setattr(mine, "submit", submit_late)
-    go = held_calls(receiver)
-    commit(mine, save(mine, since=time.monotonic() - 30))
-    receiver.wait_for(1)
+    monkeypatch.setattr(asleep, "submit", submit_late)
 
-    eventually(lambda: all(job.age < 25 for job in mine._hand.held()))
-    go.set()
-    mine.drain(10)
+    assert_lease_is_kept(asleep, receiver)
 
 
 def test_a_job_that_waited_too_long_renews_its_lease_before_it_begins(make, receiver, settings):
