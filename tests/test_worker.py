@@ -517,7 +517,7 @@ def assert_lease_is_kept(mine, receiver):
     commit(mine, save(mine, since=time.monotonic() - 30))
     receiver.wait_for(1)
 
-    eventually(lambda: all(job.age < 25 for job in mine._hand.held()))
+    eventually(lambda: [job.age < 25 for job in mine._hand.held()] == [True], 5)
     go.set()
     mine.drain(10)
 
@@ -527,6 +527,15 @@ def test_a_call_that_begins_while_the_bookkeeper_sleeps_keeps_its_lease(asleep, 
     eventually(lambda: sleeps(asleep, 60))
 
     assert_lease_is_kept(asleep, receiver)
+
+
+def test_nor_does_a_hint_that_got_lost_wait_until_it_wakes(asleep, receiver):
+    asleep.start()
+    eventually(lambda: sleeps(asleep, 60))
+    save(asleep)
+
+    receiver.wait_for(1)
+    asleep.drain(10)
 
 
 def test_nor_is_it_forgotten_between_the_commit_and_the_queue(asleep, receiver, monkeypatch):
