@@ -44,8 +44,8 @@ class DispatchQuerySet(QuerySet[ModelT]):
         super(DispatchQuerySet, self.none()).update(**kwargs)
         using = alias_for_writing(self)
 
-        def write(some: Any) -> int:
-            return super(DispatchQuerySet, some).update(**kwargs)  # noqa: UP008 - these, not self
+        def write(rows: Any) -> int:
+            return super(DispatchQuerySet, rows).update(**kwargs)  # noqa: UP008 - these, not self
 
         return bulk.update(self.using(using), using, told, write)
 
