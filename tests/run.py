@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.services import refusal, required
@@ -31,13 +31,19 @@ SERVERS = ("postgres", "mariadb")
 DATABASES = ["sqlite", *SERVERS, "sqlite-memory"]
 
 
+#: How pytest begins a line about what failed, and how many of these are told again at the end.
+FAULTS = ("E  ", "FAILED ", "ERROR ")
+FAULTS_SHOWN = 30
+
+
 @dataclass(frozen=True)
 class Run:
-    """How one run fared, and pytest's closing line."""
+    """How one run fared, pytest's closing line, and what it said of what failed."""
 
     name: str
     passed: bool
     line: str
+    faults: list[str] = field(default_factory=list)
 
 
 def main(arguments: list[str]) -> int:
@@ -119,27 +125,35 @@ def run(name: str, command: list[str], started: list[subprocess.Popen[str]]) -> 
     timer = threading.Timer(limit, os.killpg, [process.pid, signal.SIGKILL])
     timer.start()
     try:
-        line = pass_through(name, process)
+        line, faults = pass_through(name, process)
         expired = not timer.is_alive()
         code = process.wait()
     finally:
         timer.cancel()
     if expired:
         line = f"killed after {limit} seconds; its last line: {line}"
-    return Run(name, code == 0 and not expired, line)
+    return Run(name, code == 0 and not expired, line, faults)
 
 
-def pass_through(name: str, process: subprocess.Popen[str]) -> str:
-    """Print what the process prints, and return its last line."""
-    last = ""
+def pass_through(name: str, process: subprocess.Popen[str]) -> tuple[str, list[str]]:
+    """Print what the process prints; return its last line, and those that say what failed."""
+    last, faults = "", []
     for line in process.stdout or ():
         print(f"{name:19} | {line}", end="", flush=True)
         last = line.strip() or last
-    return last
+        if line.startswith(FAULTS):
+            faults.append(line.rstrip())
+    return last, faults
 
 
 def report(runs: list[Run], left_out: list[str]) -> int:
-    """Print one line for each database and return the exit code of the whole."""
+    """Print one line for each run and return the exit code of the whole.
+
+    What failed is told once more: it may be thousands of lines above.
+    """
+    for one in runs:
+        if not one.passed:
+            print(f"\n{one.name}:", *one.faults[-FAULTS_SHOWN:], sep="\n")
     print()
     for line in left_out:
         print(f"{'LEFT OUT, but required' if required() else 'left out'}: {line}")
