@@ -5,6 +5,7 @@ import random
 import secrets
 import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from math import ceil
 from typing import Any
 
@@ -16,7 +17,7 @@ from signal_dispatch import crashpoints, families
 from signal_dispatch.clocks import DatabaseNow, SecondsFromNow
 from signal_dispatch.conf import settings
 from signal_dispatch.databases import own_transaction
-from signal_dispatch.insertion import FIRST_EPOCH
+from signal_dispatch.insertion import FIRST_EPOCH, quoted_table
 from signal_dispatch.models import Delivery, DeliveryQuerySet, State
 from signal_dispatch.outbox import Lease
 from signal_dispatch.scopes import Kind, Scope
@@ -205,8 +206,22 @@ def read_back(using: str, holder: str, ids: Iterable[int]) -> list[Delivery]:
 
     One that was claimed since, perhaps by this very process, is in hand elsewhere.
     """
-    rows = Delivery.objects.using(using).held(holder, ids)
-    return list(rows.filter(epoch=FIRST_EPOCH).order_by("id"))
+    wanted = list(ids)
+    if not wanted:
+        return []
+    statement = _read_back_statement(using, len(wanted))
+    return list(Delivery.objects.using(using).raw(statement, [*wanted, holder]))
+
+
+@lru_cache(maxsize=64)
+def _read_back_statement(using: str, count: int) -> str:
+    """Return what ``held()`` asks. Each save is read back: its SQL is half of what that costs."""
+    quote = connections[using].ops.quote_name
+    columns = ", ".join(quote(str(field.column)) for field in Delivery._meta.concrete_fields)
+    return (
+        f"SELECT {columns} FROM {quoted_table(using)} WHERE id IN ({', '.join(['%s'] * count)})"
+        f" AND held_by = %s AND state = 'pending' AND epoch = {FIRST_EPOCH} ORDER BY id"
+    )
 
 
 def own_lease() -> Lease:

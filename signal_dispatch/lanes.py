@@ -7,7 +7,6 @@ from time import monotonic, sleep
 from typing import Any
 
 from django.db import connections
-from django.db.models import Min
 
 from signal_dispatch.clocks import SecondsFromNow, now_sql
 from signal_dispatch.databases import own_transaction
@@ -48,14 +47,14 @@ def release(using: str, lanes: Collection[str], lease: Lease | None) -> Released
     the two sees it. With a lease they belong to its holder; without, they are due at once, or
     when their delay is over.
     """
-    waiting = Delivery.objects.using(using).filter(state=State.WAITING)
-    first = _first_of_each(waiting.filter(lane__in=set(lanes)))
+    first = first_of_each(using, list(lanes))
     if not first:
         return Released()
     skip = connections[using].features.has_select_for_update_skip_locked
     with own_transaction(using):
         # Whoever replaces one of them may keep its transaction open for long.
-        rows = waiting.filter(pk__in=first.values()).select_for_update(skip_locked=skip)
+        waiting = Delivery.objects.using(using).filter(pk__in=first.values(), state=State.WAITING)
+        rows = waiting.select_for_update(skip_locked=skip)
         found = list(rows.annotate(left=SecondsFromNow("not_before")).order_by("id"))
         later = [d for d in found if (d.left or 0) > 0]  # type: ignore[attr-defined]
         ready = [d for d in found if d not in later]
@@ -93,8 +92,17 @@ def idle_lanes(rows: DeliveryQuerySet, limit: int) -> list[str]:
     return list(waiting.values_list("lane", flat=True).distinct()[:limit])
 
 
-def _first_of_each(waiting: DeliveryQuerySet) -> dict[str, int]:
-    return dict(waiting.order_by().values_list("lane").annotate(first=Min("id")))
+def first_of_each(using: str, lanes: Sequence[str]) -> dict[str, int]:
+    """Return which is the first that waits in each lane. Asked after each settled delivery."""
+    if not lanes:
+        return {}
+    statement = (
+        f"SELECT lane, MIN(id) FROM {quoted_table(using)} WHERE state = 'waiting'"
+        f" AND lane IN ({', '.join(['%s'] * len(lanes))}) GROUP BY lane"
+    )
+    with connections[using].cursor() as cursor:
+        cursor.execute(statement, lanes)
+        return dict(cursor.fetchall())
 
 
 def _promote(

@@ -353,6 +353,29 @@ def test_only_the_holders_pending_rows_are_read_back():
     assert claims.read_back("default", "me", [*ids, 10**9]) == [mine]
 
 
+@pytest.mark.django_db
+def test_what_is_read_back_is_as_the_orm_reads_it(django_assert_num_queries):
+    made = delivery(
+        held_by="me", epoch=1, headers={"X-A": "1"}, body=b"\x00\xff", retried=True, last_status=503
+    )
+    with django_assert_num_queries(1):
+        (found,) = claims.read_back("default", "me", [made.pk])
+        names = [field.attname for field in Delivery._meta.concrete_fields]
+        values = {name: getattr(found, name) for name in names}
+
+    assert not found._state.adding
+    assert found._state.db == "default"
+    read = Delivery.objects.get()
+    assert values == {name: getattr(read, name) for name in names}
+    assert {n: type(v) for n, v in values.items()} == {n: type(getattr(read, n)) for n in names}
+
+
+@pytest.mark.django_db
+def test_nothing_is_asked_where_there_is_nothing_to_read_back(django_assert_num_queries):
+    with django_assert_num_queries(0):
+        assert claims.read_back("default", "me", []) == []
+
+
 def test_a_holder_is_one_process(monkeypatch):
     mine = claims.holder()
     assert claims.holder() == mine

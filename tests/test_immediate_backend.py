@@ -64,21 +64,21 @@ def test_a_commit_takes_only_a_few_of_those_that_are_due_along(immediate):
 def test_threads_that_release_lanes_at_once_take_no_row_twice(monkeypatch, as_in_production):
     for lane in ("a", "b"):
         delivery(lane=lane, state="waiting", available_at=None)
-    backend, taken, first_of_each = ImmediateBackend("default"), {}, lanes._first_of_each
+    backend, taken, first_of_each = ImmediateBackend("default"), {}, lanes.first_of_each
 
     def release(name, names):
         taken[name] = lanes.release("default", names, backend.lease("default")).taken
         connections.close_all()
 
-    def let_the_other_be_faster(waiting):
-        monkeypatch.setattr(lanes, "_first_of_each", first_of_each)
-        found = first_of_each(waiting)
+    def let_the_other_be_faster(*arguments):
+        monkeypatch.setattr(lanes, "first_of_each", first_of_each)
+        found = first_of_each(*arguments)
         other = threading.Thread(target=release, args=("other", ["a"]))
         other.start()
         other.join(10)
         return found
 
-    monkeypatch.setattr(lanes, "_first_of_each", let_the_other_be_faster)
+    monkeypatch.setattr(lanes, "first_of_each", let_the_other_be_faster)
     mine = lanes.release("default", ["a", "b"], backend.lease("default")).taken
 
     assert [d.lane for d in mine] == ["b"]

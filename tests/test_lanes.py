@@ -88,17 +88,22 @@ def test_lanes_where_nobody_waits_cost_one_query():
     assert len(queries) == 1
 
 
+def test_no_lanes_cost_no_query(django_assert_num_queries):
+    with django_assert_num_queries(0):
+        assert lanes.release("default", [], MINE) == lanes.Released()
+
+
 def let_meanwhile(monkeypatch, happen):
     """Let something happen when it is read who is first, and before their rows are locked."""
-    first_of_each = lanes._first_of_each
+    first_of_each = lanes.first_of_each
 
-    def late(waiting):
-        monkeypatch.setattr(lanes, "_first_of_each", first_of_each)
-        found = first_of_each(waiting)
+    def late(*arguments):
+        monkeypatch.setattr(lanes, "first_of_each", first_of_each)
+        found = first_of_each(*arguments)
         happen()
         return found
 
-    monkeypatch.setattr(lanes, "_first_of_each", late)
+    monkeypatch.setattr(lanes, "first_of_each", late)
 
 
 def test_two_that_release_at_once_move_one_row_once(monkeypatch):

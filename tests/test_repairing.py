@@ -371,14 +371,14 @@ def test_whoever_releases_the_lane_just_now_is_waited_for_and_outruns_it():
 @pytest.mark.django_db(transaction=True)
 def test_whoever_releases_the_lane_a_moment_later_leaves_it(monkeypatch):
     lane("updated failed", "updated waiting")
-    first_of_each = lanes._first_of_each
+    first_of_each = lanes.first_of_each
 
-    def retry_in_between(waiting):
-        found = first_of_each(waiting)
+    def retry_in_between(*arguments):
+        found = first_of_each(*arguments)
         retry(Delivery.objects.all())
         return found
 
-    monkeypatch.setattr(lanes, "_first_of_each", retry_in_between)
+    monkeypatch.setattr(lanes, "first_of_each", retry_in_between)
     released = lanes.release("default", ["a"], None)
 
     assert states() == ["pending", "waiting"]
