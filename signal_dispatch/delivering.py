@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from django.db import InterfaceError, OperationalError
@@ -22,6 +23,9 @@ from signal_dispatch.outcomes import Outcome, OutcomeKind, Response, outcome_of_
 from signal_dispatch.registry import registry
 from signal_dispatch.sessions import SessionCache
 from signal_dispatch.settling import Settlement
+
+# As in recording.py: what is not named takes Django's constructor half of the time.
+_BLANK = {field.attname: field.get_default() for field in Attempt._meta.concrete_fields}
 
 
 def deliver(
@@ -81,6 +85,8 @@ def _waiting(case: Case, unresolved: EndpointUnresolved) -> Settlement:
 
 def _prepared(case: Case) -> Settlement | None:
     """Settle where the call goes; FAILED where the site's own code can't say."""
+    if preparing.is_prepared(case.dispatch, case.delivery):
+        return None
     settled: Settlement | None = None
 
     def work() -> None:
@@ -100,13 +106,7 @@ def _prepared(case: Case) -> Settlement | None:
 
 
 def _call(case: Case, sessions: SessionCache, sender_name: str) -> Settlement:
-    delivery = case.delivery
-    attempt = Attempt(
-        delivery=delivery,
-        number=delivery.attempts + 1,
-        started_at=timezone.now(),
-        sender=sender_name,
-    )
+    attempt = _begun(case.delivery, sender_name)
     began = monotonic()
     try:
         brought = call(case, sessions.get(case.endpoint))
@@ -122,6 +122,21 @@ def _call(case: Case, sessions: SessionCache, sender_name: str) -> Settlement:
     if brought.kind == OutcomeKind.DELIVERED:  # kept, so that hooks can be run again on it
         keep(attempt, nothing, case.endpoint)
     return judge(case, nothing, attempt, said=brought)
+
+
+def _begun(delivery: Delivery, sender_name: str) -> Attempt:
+    """Return the attempt that begins now."""
+    row: Any = {
+        **_BLANK,
+        "delivery_id": delivery.pk,
+        "number": delivery.attempts + 1,
+        "started_at": timezone.now(),
+        "response_headers": {},
+        "sender": sender_name,
+    }
+    attempt = Attempt(*row.values())
+    attempt.delivery = delivery
+    return attempt
 
 
 def keep(attempt: Attempt, response: Response, endpoint: Endpoint) -> None:

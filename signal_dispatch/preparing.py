@@ -7,12 +7,17 @@ from django.utils import timezone
 
 from signal_dispatch import remote_ids, settling
 from signal_dispatch.declarations import ModelDispatch
-from signal_dispatch.drafts import draft
+from signal_dispatch.drafts import draft, uses_remote_id
 from signal_dispatch.events import Change
 from signal_dispatch.models import Delivery, State
 from signal_dispatch.settling import Settlement
 
 GONE = "The object is gone, so there is nothing to tell of it."
+
+
+def is_prepared(dispatch: ModelDispatch[Any], delivery: Delivery) -> bool:
+    """Say whether nothing was left open, as it is with most: then there is nothing to run."""
+    return bool(delivery.method) and not uses_remote_id(dispatch)
 
 
 def prepare(dispatch: ModelDispatch[Any], delivery: Delivery, using: str) -> Settlement | None:

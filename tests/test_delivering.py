@@ -10,6 +10,7 @@ from signal_dispatch.models import Attempt, Delivery
 from signal_dispatch.signals import attempt_finished, delivery_finished
 from signal_dispatch.signing import verify
 from tests.deliveries import seconds_until
+from tests.receiver import HANG_UP
 from tests.sending import attempt
 from tests.shop.models import Order, Tag
 
@@ -41,6 +42,28 @@ def test_a_call_carries_what_was_recorded_and_what_the_endpoint_adds(declare, re
     assert request.headers["X-Source"] == "shop"
     assert request.headers["Idempotency-Key"] == str(made.uid)
     assert "s3cret" not in str(made.headers)
+
+
+def test_each_attempt_is_its_own(declare, receiver):
+    told = []
+
+    def note(sender, delivery, attempt, **kwargs):
+        told.append((attempt.response_headers, attempt.delivery is delivery))
+        attempt.response_headers["X-Noted"] = "by a receiver"
+
+    declare(Order, retry=RetryPolicy(delays=[0]))
+    made = Order.objects.create(number="A-1")
+    receiver.script = lambda request: HANG_UP
+    attempt_finished.connect(note)
+    try:
+        attempt()
+        made.save()
+        attempt()
+    finally:
+        attempt_finished.disconnect(note)
+
+    assert told == [({"X-Noted": "by a receiver"}, True)] * 2
+    assert [a.response_headers for a in Attempt.objects.all()] == [{}, {}]
 
 
 def test_an_answer_is_recorded(declare, receiver):
