@@ -215,7 +215,10 @@ def read_back(using: str, holder: str, ids: Iterable[int]) -> list[Delivery]:
 
 @lru_cache(maxsize=64)
 def _read_back_statement(using: str, count: int) -> str:
-    """Return what ``held()`` asks. Each save is read back: its SQL is half of what that costs."""
+    """Return what ``held()`` asks, of the first epoch, by id.
+
+    Each save is read back, and to compose this anew is half of what that costs.
+    """
     quote = connections[using].ops.quote_name
     columns = ", ".join(quote(str(field.column)) for field in Delivery._meta.concrete_fields)
     return (

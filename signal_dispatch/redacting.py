@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote_plus
 
@@ -44,8 +43,8 @@ def kept_headers(
     masked = {_folded(name) for name in names}
     kept = dict(headers)
     for name, value in headers.items():
-        folded, hidden = _known(name)
-        if hidden or folded in masked:
+        folded = _folded(name)
+        if folded in masked or folded in _CHALLENGES or _CONFIDENTIAL.search(folded):
             kept[name] = MASK
         elif folded in _WITH_URLS:
             kept[name] = _without_secrets(value, parameters, path)
@@ -81,16 +80,6 @@ def shown(text: str, names: Iterable[str]) -> str:
     """Return a text of an answer as a message may repeat it: masked if it mentions a name."""
     folded = _folded(text)
     return MASK if any(_folded(name) in folded for name in names) else text
-
-
-@lru_cache(maxsize=512)
-def _known(header: str) -> tuple[str, bool]:
-    """Return the folded name of an answer's header, and whether nobody may read what it says.
-
-    A remote sends the same ones with each answer.
-    """
-    folded = _folded(header)
-    return folded, folded in _CHALLENGES or is_confidential(header)
 
 
 def _folded(name: str) -> str:

@@ -32,7 +32,7 @@ DATABASES = ["sqlite", *SERVERS, "sqlite-memory"]
 
 
 #: How pytest begins a line about what failed, and how many of these are told again at the end.
-FAULTS = ("E  ", "FAILED ", "ERROR ")
+FAULTS = ("E  ", "FAILED tests/", "ERROR tests/")
 FAULTS_SHOWN = 30
 
 

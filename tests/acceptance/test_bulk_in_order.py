@@ -116,23 +116,20 @@ def cross(write):
         has_last = threading.Event()
         with ThreadPoolExecutor(2) as pool:
             against = pool.submit(go_against, made, has_last)
-            assert has_last.wait(10)
-            written = pool.submit(closing(write), made)
+            assert has_last.wait(10), against.exception(30)
+            written = pool.submit(write_apart, write, made)
             if against.exception(30) is None:
                 return made, written
             assert is_deadlock(against.exception())
-            written.result(30)
+            written.result()
     raise AssertionError("The one that writes was never the one that is ended.")
 
 
-def closing(write):
-    def written(made):
-        try:
-            return write(made)
-        finally:
-            connections.close_all()
-
-    return written
+def write_apart(write, made):
+    try:
+        return write(made)
+    finally:
+        connections.close_all()
 
 
 def go_against(made, has_last):
@@ -163,7 +160,7 @@ def test_what_a_deadlock_ends_is_done_again(declare, receiver, write):
 
     made, written = cross(lambda made: write(made, "sold"))
 
-    assert written.result(30) == 3
+    assert written.result() == 3
     backends["default"].drain(60)
     sent = [(r.json["number"], r.json["status"]) for r in receiver.requests]
     numbers = [ticket.number for ticket in made]
@@ -174,7 +171,7 @@ def test_what_a_deadlock_ends_is_done_again(declare, receiver, write):
 
 
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer.")
-def test_but_the_transaction_of_a_site_is_the_sites(declare):
+def test_but_the_transaction_of_a_site_is_the_sites(declare, receiver):
     declare(Ticket, path="{number}")
 
     def write(made):
@@ -184,6 +181,5 @@ def test_but_the_transaction_of_a_site_is_the_sites(declare):
     made, written = cross(write)
 
     with pytest.raises(OperationalError, match=r"(?i)deadlock"):
-        written.result(30)
-    keys = [str(ticket.pk) for ticket in made]
-    assert not Delivery.objects.filter(object_pk__in=keys).exists()
+        written.result()
+    assert not Delivery.objects.filter(object_pk__in=[ticket.pk for ticket in made]).exists()
