@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic
-from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from django.db import InterfaceError, OperationalError
@@ -11,6 +10,7 @@ from django.utils import timezone
 
 from signal_dispatch import crashpoints, preparing, redacting, settling
 from signal_dispatch.answers import judge
+from signal_dispatch.blanks import maker_of
 from signal_dispatch.calling import call
 from signal_dispatch.concluding import Case, concluded, failed
 from signal_dispatch.credentials import Asked
@@ -24,9 +24,7 @@ from signal_dispatch.registry import registry
 from signal_dispatch.sessions import SessionCache
 from signal_dispatch.settling import Settlement
 
-# As in recording.py: given values in order, Django's constructor asks no field for its default,
-# which is half of its time.
-_BLANK = {field.attname: field.get_default() for field in Attempt._meta.concrete_fields}
+_new_attempt = maker_of(Attempt)
 
 
 def deliver(
@@ -127,14 +125,9 @@ def _call(case: Case, sessions: SessionCache, sender_name: str) -> Settlement:
 
 def _begun(delivery: Delivery, sender_name: str) -> Attempt:
     """Return the attempt that begins now."""
-    row: Any = {
-        **_BLANK,
-        "number": delivery.attempts + 1,
-        "started_at": timezone.now(),
-        "response_headers": {},
-        "sender": sender_name,
-    }
-    attempt = Attempt(*row.values())
+    attempt = _new_attempt(
+        number=delivery.attempts + 1, started_at=timezone.now(), sender=sender_name
+    )
     attempt.delivery = delivery
     return attempt
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import Any
-from uuid import uuid4
 
 from django.db import DatabaseError, transaction
 
@@ -21,6 +20,7 @@ from signal_dispatch import (
     tracing,
 )
 from signal_dispatch.backends import backends
+from signal_dispatch.blanks import maker_of
 from signal_dispatch.conf import settings
 from signal_dispatch.declarations import ModelDispatch
 from signal_dispatch.endpoints import endpoints
@@ -34,9 +34,7 @@ from signal_dispatch.replacing import Legacy
 
 logger = logging.getLogger("signal_dispatch")
 
-# Django's constructor asks the field of each name that it is not given. It takes values in order,
-# too, as from a query's row, and then it asks none.
-_BLANK = {field.attname: field.get_default() for field in Delivery._meta.concrete_fields}
+_new_delivery = maker_of(Delivery)
 
 UNTOLD = "The remote never heard of this object, so there is nothing to take back."
 
@@ -106,19 +104,16 @@ def new_delivery(
     label, pk = identity(dispatch, change)
     environment, hops = settings.environment, suppression.current_hops()
     lane = lanes.lane_of(environment, alias, dispatch.name, label, pk) if dispatch.ordered else ""
-    row: Any = {
-        **_BLANK,
-        "uid": uuid4(),
-        "environment": environment,
-        "dispatch": dispatch.name,
-        "endpoint": alias,
-        "model": label,
-        "object_pk": plain_key(pk),
-        "lane": lane,
-        "hops": hops,
-        "trace": tracing.current(),
-    }
-    delivery = Delivery(*row.values())
+    delivery = _new_delivery(
+        environment=environment,
+        dispatch=dispatch.name,
+        endpoint=alias,
+        model=label,
+        object_pk=plain_key(pk),
+        lane=lane,
+        hops=hops,
+        trace=tracing.current(),
+    )
     carry(delivery, plan)
     if delivery.state == State.PENDING and (fault := endpoints.fault_of_key(alias)):
         if backends.under_test:
